@@ -1,0 +1,1 @@
+"""Screens and commands, over workspaces."""

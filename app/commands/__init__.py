@@ -1,0 +1,1 @@
+"""One module a command; heavy imports wait until a command runs."""

@@ -1,0 +1,108 @@
+"""`python -m app inspect`: one record per image, without a screen."""
+
+import argparse
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.locations import DEMO, workspace_path
+
+if TYPE_CHECKING:
+    from app.records import Record
+    from app.uploads import RefusedImage, UploadedImage
+    from app.workspace import Workspace
+
+CHUNK = 256
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("inspect", help="inspect images and print one record each")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, folder or zip")
+    parser.add_argument("--workspace", default=DEMO, help="name or path (default: %(default)s)")
+    parser.add_argument(
+        "--alpha", type=level, default=0.05,
+        help="share of known images that may be flagged (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("json", "csv", "parquet"), default="json")
+    parser.add_argument("--out", type=Path, help="file to write; standard output without it")
+    parser.set_defaults(run=run)
+
+
+def level(text: str) -> float:
+    """A number strictly between 0 and 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every file was inspected, 1 when some were refused, 2 on wrong usage."""
+    missing = [str(path) for path in args.paths if not path.exists()]
+    if missing:
+        print(f"No such file or folder: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    from app.manifest import WorkspaceError
+    from app.records import WRITERS
+    from app.uploads import read_paths
+    from app.workspace import Workspace
+
+    try:
+        workspace = Workspace.open(workspace_path(args.workspace))
+    except WorkspaceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write = WRITERS[args.format]
+    streamed = args.format == "json"
+    records: list[Record] = []
+    refused = inspected = 0
+    out = args.out.open("wb") if args.out else sys.stdout.buffer
+    try:
+        files = read_paths(args.paths)
+        while chunk := list(islice(files, CHUNK)):
+            found = _inspect_chunk(workspace, chunk, args.alpha)
+            refused += sum(record["error"] is not None for record in found)
+            inspected += len(found)
+            if streamed:
+                out.write(write(found))
+                out.flush()
+            else:
+                records += found
+        if not streamed:
+            out.write(write(records))
+    finally:
+        if args.out:
+            out.close()
+    if inspected == 0:
+        print("There are no files in there.", file=sys.stderr)
+        return 2
+    return 1 if refused else 0
+
+
+def _inspect_chunk(
+    workspace: "Workspace", files: "list[tuple[str, bytes] | RefusedImage]", alpha: float
+) -> "list[Record]":
+    """Records in the order of the files; images and refusals in their places."""
+    import numpy as np
+
+    from app.records import image_record, refused_record
+    from app.uploads import RefusedImage, prepare_upload
+
+    preprocessing = workspace.classifier.preprocessing
+    uploads = [
+        file if isinstance(file, RefusedImage) else prepare_upload(*file, preprocessing)
+        for file in files
+    ]
+    images: list[UploadedImage] = [u for u in uploads if not isinstance(u, RefusedImage)]
+    inspected = {}
+    if images:
+        inspection = workspace.inspect(np.stack([image.pixels for image in images]))
+        decisions = workspace.decide(inspection, alpha)
+        for row, (image, decision) in enumerate(zip(images, decisions, strict=True)):
+            influences = workspace.explain(inspection.activations, row)
+            inspected[id(image)] = image_record(
+                workspace, image, inspection, row, decision, influences
+            )
+    return [refused_record(u) if isinstance(u, RefusedImage) else inspected[id(u)] for u in uploads]

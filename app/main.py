@@ -1,0 +1,9 @@
+"""What Streamlit runs; start it with `python -m app`."""
+
+import streamlit as st
+
+st.set_page_config(page_title="Kindred", page_icon=":material/fingerprint:", layout="wide")
+st.navigation(
+    [st.Page("web/inspect_page.py", title="Inspect", icon=":material/search:", default=True)],
+    position="top",
+).run()

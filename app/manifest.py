@@ -1,0 +1,122 @@
+"""What a workspace says of itself, and the digests that make it trustworthy."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from app.locations import MANIFEST
+from models.preprocessing import Preprocessing
+
+FORMAT = 1
+
+
+class WorkspaceError(Exception):
+    """A workspace that cannot be opened or prepared; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that `prepare` could not use."""
+
+    folder: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a workspace that is not an array.
+
+    Attributes:
+        name: its name.
+        about: one sentence for visitors.
+        model: architecture, as `build_architecture` takes it.
+        preprocessing: from image to input.
+        classes: C names in the order of the logits.
+        detector: name of the default one.
+        temperature: that calibrates the confidence.
+        calibration_accuracy: share of the calibration images classified as labelled.
+        leaked: calibration images left out because the training set has them too.
+        refit: of the head, for influences: l2, gradient_norm, agreement; None when the head is
+            too large.
+        skipped: files that could not be read.
+        digests: sha256 of every file, by its path in the workspace.
+    """
+
+    name: str
+    about: str
+    model: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    detector: str
+    temperature: float
+    calibration_accuracy: float
+    leaked: int
+    refit: dict[str, float] | None
+    skipped: tuple[Skipped, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, workspace: Path) -> Self:
+        """The manifest of a workspace, every file's digest checked.
+
+        Raises:
+            WorkspaceError: when there is none, it is of another format, or a file has changed.
+        """
+        path = workspace / MANIFEST
+        if not path.is_file():
+            raise WorkspaceError(
+                f"{workspace} is not a workspace: it has no {MANIFEST}. Prepare one with "
+                "python -m app prepare."
+            )
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if raw.get("format") != FORMAT:
+                raise WorkspaceError(
+                    f"{workspace} has format {raw.get('format')}, this Kindred reads {FORMAT}. "
+                    "Prepare it again."
+                )
+            preprocessing: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in raw.pop("preprocessing").items()
+            }
+            manifest = cls(
+                preprocessing=Preprocessing(**preprocessing),
+                classes=tuple(raw.pop("classes")),
+                skipped=tuple(Skipped(**entry) for entry in raw.pop("skipped")),
+                **raw,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkspaceError(f"{path} is damaged: {error}") from error
+        manifest._check(workspace)
+        return manifest
+
+    def write(self, workspace: Path) -> None:
+        """Write the manifest."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (workspace / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    def _check(self, workspace: Path) -> None:
+        for name, expected in self.digests.items():
+            if not (workspace / name).is_file():
+                raise WorkspaceError(f"{workspace} is incomplete: {name} is missing.")
+            if file_digest(workspace / name) != expected:
+                raise WorkspaceError(
+                    f"{workspace / name} has changed since it was prepared (its sha256 differs). "
+                    "Restore it or prepare the workspace again."
+                )
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def all_digests(workspace: Path) -> dict[str, str]:
+    """Every file's digest, by its path in the workspace."""
+    files = sorted(p for p in workspace.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(workspace).as_posix(): file_digest(p) for p in files}

@@ -1,0 +1,1 @@
+"""The screens: what Streamlit draws, from what a workspace says."""

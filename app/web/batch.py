@@ -1,0 +1,194 @@
+"""A batch: summary, table, downloads."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.records import WRITERS, image_record, refused_record
+from app.uploads import RefusedImage
+from app.web.job import Batch
+from app.web.pictures import data_url
+from app.web.state import session
+from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, plain
+from app.workspace import Workspace
+from ood.decision import Decision, Verdict
+from ood.fdr import benjamini_hochberg, largest_batch_for_lone_outlier
+
+FALSE_DISCOVERY_RATE = 0.1
+_MIME = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "json": "application/jsonl",
+}
+_SUFFIX = {"csv": "csv", "parquet": "parquet", "json": "jsonl"}
+
+
+def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
+    """How many of each verdict, as badges."""
+    counts = Counter(decision.verdict for decision in decisions)
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+        for verdict in (Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN):
+            st.badge(
+                f"{counts[verdict]:,} {verdict}",
+                icon=VERDICT_ICON[verdict],
+                color=VERDICT_COLOUR[verdict],  # type: ignore[arg-type]
+            )
+        if batch.refused:
+            st.badge(f"{len(batch.refused):,} refused", icon=":material/block:", color="gray")
+
+
+def show_refused(refused: Sequence[RefusedImage]) -> None:
+    """Files that could not be inspected, each with its reason."""
+    with st.expander(f"{len(refused):,} files could not be inspected", icon=":material/block:"):
+        table = pd.DataFrame(
+            {"File": [r.name for r in refused], "Why": [r.reason for r in refused]}
+        )
+        st.dataframe(table, hide_index=True)
+
+
+def show_discoveries(batch: Batch, p_values: np.ndarray, calibration_size: int) -> np.ndarray:
+    """Which flags survive false-discovery control over the batch; returns them, (N,) bool."""
+    found = benjamini_hochberg(p_values, FALSE_DISCOVERY_RATE)
+    largest = largest_batch_for_lone_outlier(FALSE_DISCOVERY_RATE, calibration_size)
+    st.markdown(
+        f"**{found.sum():,}** of these {len(found):,} images stand out from the batch as a whole: "
+        f"of such a list, at most {FALSE_DISCOVERY_RATE:.0%} are expected to be normal images."
+    )
+    if len(found) > largest:
+        st.caption(
+            f":material/info: With {calibration_size:,} calibration images a single unknown image "
+            f"can stand out among at most {largest:,}; in this batch only several together can. "
+            "Look at the verdicts of single images too."
+        )
+    return found
+
+
+def show_table(
+    workspace: Workspace,
+    batch: Batch,
+    decisions: Sequence[Decision],
+    discoveries: np.ndarray,
+    clusters: np.ndarray,
+) -> list[int]:
+    """The images, worst first; a click shows one in detail. Returns the rows in their order."""
+    assert batch.inspection is not None  # a table is drawn of inspected images only
+    counts = Counter(decision.verdict for decision in decisions)
+    chosen = st.pills(
+        "Show",
+        [v for v in (Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN) if counts[v]],
+        selection_mode="multi",
+        format_func=lambda v: f"{VERDICT_ICON[v]} {v} ({counts[v]})",
+        key="filter",
+        label_visibility="collapsed",
+    )
+    order = sorted(range(len(decisions)), key=lambda row: decisions[row].p_value)
+    order = [row for row in order if not chosen or decisions[row].verdict in chosen]
+    if not order:
+        return []
+    if session().selected not in order:
+        session().selected = order[0]
+    table = pd.DataFrame(
+        {
+            "Image": [data_url(batch.images[row].thumbnail) for row in order],
+            "Verdict": [decisions[row].verdict.value for row in order],
+            "Class": [workspace.classes[decisions[row].predicted] for row in order],
+            "Confidence": [float(batch.inspection.confidence[row]) for row in order],
+            "p-value": [decisions[row].p_value for row in order],
+            "Stands out": discoveries[order],
+            "Group": [_group_name(int(clusters[row])) for row in order],
+            "File": [batch.images[row].name for row in order],
+        }
+    )
+    key = f"table-{batch.digest[:12]}-{session().steps}"
+    st.dataframe(
+        table,
+        key=key,
+        hide_index=True,
+        height=min(38 + 44 * len(order), 400),
+        row_height=44,
+        on_select=lambda: _select_from_table(key, order),
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [order.index(session().selected)]}},
+        column_config={
+            "Image": st.column_config.ImageColumn(width="small"),
+            "Confidence": st.column_config.NumberColumn(format="percent"),
+            "p-value": st.column_config.NumberColumn(
+                format="%.4f", help="Share of normal images that look at least this odd."
+            ),
+            "Stands out": st.column_config.CheckboxColumn(
+                help="Flagged with the false-discovery rate of the whole batch held at 10%."
+            ),
+            "Group": st.column_config.TextColumn(help="Flagged images that look alike."),
+        },
+        alt="Inspected images, the oddest first",
+    )
+    return order
+
+
+def show_steps(batch: Batch, order: Sequence[int]) -> None:
+    """Previous and next, by button or arrow key."""
+    position = order.index(session().selected)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Previous",
+            icon=":material/chevron_left:",
+            shortcut="Left",
+            disabled=position == 0,
+            on_click=lambda: session().select(order[position - 1]),
+        )
+        st.button(
+            "Next",
+            icon=":material/chevron_right:",
+            shortcut="Right",
+            disabled=position == len(order) - 1,
+            on_click=lambda: session().select(order[position + 1]),
+        )
+        name = plain(batch.images[session().selected].name)
+        st.markdown(f"{position + 1} of {len(order)}: {name}")
+
+
+def show_downloads(
+    workspace: Workspace, batch: Batch, decisions: Sequence[Decision], *, stem: str = "kindred"
+) -> None:
+    """The same records as the command line gives, made when asked for."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, label in (("csv", "CSV"), ("parquet", "Parquet"), ("json", "JSON lines")):
+            st.download_button(
+                label,
+                data=_download(workspace, batch, decisions, name),
+                file_name=f"{stem}-{batch.digest[:8]}.{_SUFFIX[name]}",
+                mime=_MIME[name],
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"download-{name}",
+            )
+
+
+def _download(
+    workspace: Workspace, batch: Batch, decisions: Sequence[Decision], name: str
+) -> Callable[[], bytes]:
+    def write() -> bytes:
+        records = []
+        if batch.inspection is not None:
+            for row, (image, decision) in enumerate(zip(batch.images, decisions, strict=True)):
+                influences = workspace.explain(batch.inspection.activations, row)
+                records.append(
+                    image_record(workspace, image, batch.inspection, row, decision, influences)
+                )
+        records += [refused_record(refused) for refused in batch.refused]
+        return WRITERS[name](records)
+
+    return write
+
+
+def _select_from_table(key: str, order: Sequence[int]) -> None:
+    rows = st.session_state[key]["selection"]["rows"]
+    if rows and rows[0] < len(order):
+        session().selected = order[rows[0]]
+
+
+def _group_name(cluster: int) -> str:
+    return "" if cluster < 0 else f"Group {cluster + 1}"

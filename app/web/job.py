@@ -1,0 +1,116 @@
+"""A batch being inspected in the background, so that the page stays usable."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from app.uploads import (
+    RefusedImage,
+    UploadedImage,
+    count_files,
+    expand,
+    prepare_upload,
+)
+from app.workspace import Inspection, Workspace
+
+MICRO_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inspected images and refused files.
+
+    Attributes:
+        images: N images.
+        inspection: theirs; None when N is 0.
+        refused: the other files.
+        digest: hex sha256 over the images' identities; a key for caches.
+    """
+
+    images: tuple[UploadedImage, ...]
+    inspection: Inspection | None
+    refused: tuple[RefusedImage, ...]
+    digest: str
+
+
+class InspectionJob:
+    """Decodes and inspects files, a micro-batch at a time, on a shared executor.
+
+    Attributes:
+        total: files to do, as far as is known beforehand.
+        done: files done.
+        batch: the result; None until the end.
+        error: why it stopped early, for a person; "" when it did not.
+    """
+
+    def __init__(
+        self, workspace: Workspace, files: Sequence[tuple[str, bytes]], executor: Executor
+    ) -> None:
+        self.total = count_files(files)
+        self.done = 0
+        self.batch: Batch | None = None
+        self.error = ""
+        self._workspace = workspace
+        self._files = expand(files)
+        self._executor = executor
+        self._images: list[UploadedImage] = []
+        self._refused: list[RefusedImage] = []
+        self._parts: list[Inspection] = []
+        self._cancelled = False
+        executor.submit(self._step)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is more to come."""
+        return self.batch is None and not self.error
+
+    def cancel(self) -> None:
+        """Stop after the current micro-batch."""
+        self._cancelled = True
+
+    def _step(self) -> None:
+        if self._cancelled:
+            return
+        try:
+            files = list(islice(self._files, MICRO_BATCH))
+            if files:
+                self._inspect(files)
+                self._executor.submit(self._step)
+            else:
+                self.batch = self._finished()
+        except Exception:
+            logging.getLogger(__name__).exception("An inspection stopped.")
+            self.error = (
+                f"The inspection stopped after {self.done} of {self.total} files because of an "
+                "error in Kindred; the server's log has it. Nothing was lost: try again."
+            )
+
+    def _inspect(self, files: list[tuple[str, bytes] | RefusedImage]) -> None:
+        preprocessing = self._workspace.classifier.preprocessing
+        images = []
+        for file in files:
+            upload = (
+                file if isinstance(file, RefusedImage) else prepare_upload(*file, preprocessing)
+            )
+            if isinstance(upload, RefusedImage):
+                self._refused.append(upload)
+            else:
+                images.append(upload)
+        if images:
+            self._parts.append(self._workspace.inspect(np.stack([i.pixels for i in images])))
+            self._images += images
+        self.done += len(files)
+
+    def _finished(self) -> Batch:
+        digest = hashlib.sha256("".join(image.sha256 for image in self._images).encode())
+        return Batch(
+            images=tuple(self._images),
+            inspection=Inspection.join(self._parts) if self._parts else None,
+            refused=tuple(self._refused),
+            digest=digest.hexdigest(),
+        )

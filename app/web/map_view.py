@@ -1,0 +1,137 @@
+"""Where the images sit among the training images, and groups of unknown ones."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from app.web.charts import map_figure
+from app.web.job import Batch
+from app.web.pictures import enlarged, gallery
+from app.web.wording import plain
+from app.workspace import Workspace
+from ood.decision import Decision
+from ood.novelty import cluster_flagged
+
+SELECTION_SHOWN = 24
+_SIDE = 72
+
+
+def show_map(
+    workspace: Workspace, level: float, batch: Batch | None, decisions: Sequence[Decision]
+) -> None:
+    """The map, and the images that are selected on it."""
+    st.markdown("#### Where it sits")
+    st.caption(
+        "Each dot is a training image; images that the model finds alike lie together. Draw around "
+        "some to see them. An image unlike all others still gets a place beside its nearest ones: "
+        "distances on a map mislead, the verdict does not use it."
+    )
+    figure = _figure(
+        str(workspace.path), level, batch.digest if batch else "", workspace, batch, decisions
+    )
+    event = st.plotly_chart(
+        figure,
+        key=f"map-{level}-{batch.digest if batch else ''}",
+        on_select="rerun",
+        selection_mode=("points", "box", "lasso"),
+        config={"displaylogo": False, "scrollZoom": True},
+        alt="Map of the training images by class, with the inspected images",
+    )
+    picked = [p["customdata"] for p in event["selection"]["points"] if p.get("customdata")]
+    if picked:
+        _show_selection(workspace, batch, picked)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _figure(
+    path: str, level: float, digest: str, _workspace: Workspace, _batch: Batch | None,
+    _decisions: Sequence[Decision],
+) -> go.Figure:  # fmt: skip
+    detector = _workspace.manifest.detector
+    threshold = _workspace.conformal[detector].threshold(level)
+    flagged = _workspace.calibration_scores[detector] > threshold
+    inspected = _batch is not None and _batch.inspection is not None
+    return map_figure(
+        _workspace.coordinates,
+        np.asarray(_workspace.bank.images.labels),
+        _workspace.classes,
+        _workspace.calibration_places[flagged],
+        _batch.inspection.places if inspected else np.empty((0, 2)),  # type: ignore[union-attr]
+        [decision.verdict for decision in _decisions],
+        [plain_hover(image.name) for image in _batch.images] if _batch else [],
+    )
+
+
+def plain_hover(name: str) -> str:
+    """A file name that Plotly's hover text takes literally."""
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace("%", "&#37;")
+
+
+def _show_selection(
+    workspace: Workspace, batch: Batch | None, picked: Sequence[tuple[str, int]]
+) -> None:
+    learned = [int(row) for what, row in picked if what == "train"]
+    own = [int(row) for what, row in picked if what == "image"]
+    labels = Counter(workspace.classes[workspace.bank.images.labels[row]] for row in learned)
+    counts = ", ".join(f"{n:,} {plain(name)}" for name, n in labels.most_common(5))
+    st.markdown(
+        f"**{len(picked):,} selected**: {len(own):,} of yours, {len(learned):,} training images"
+        + (f" ({counts}{', ...' if len(labels) > 5 else ''})" if learned else "")
+    )
+    if own and batch is not None:
+        show_pictures(batch, own[:SELECTION_SHOWN])
+    shown = learned[:: max(1, len(learned) // SELECTION_SHOWN)][:SELECTION_SHOWN]
+    if shown:
+        names = [plain(workspace.classes[workspace.bank.images.labels[r]]) for r in shown]
+        gallery(workspace, shown, names, side=_SIDE)
+    if len(shown) < len(learned):
+        st.caption(f"Showing {len(shown)} of {len(learned):,} training images.")
+
+
+def show_pictures(batch: Batch, rows: Iterable[int]) -> None:
+    """Inspected images side by side."""
+    grid = st.grid("auto", min_column_width=_SIDE, gap="xsmall")
+    for row in rows:
+        with grid.cell():
+            picture = enlarged(batch.images[row].thumbnail, _SIDE)
+            st.image(picture, width=_SIDE, alt=batch.images[row].name)
+
+
+def flagged_clusters(batch: Batch, decisions: Sequence[Decision], level: float) -> np.ndarray:
+    """(N,) group of each image; -1 for those not flagged and those like no other."""
+    assert batch.inspection is not None  # groups are made of inspected images only
+    flagged = np.array([decision.flagged for decision in decisions])
+    return _clusters(batch.digest, level, batch.inspection.activations.features, flagged)
+
+
+@st.cache_data(max_entries=64, show_spinner="Grouping flagged images ...")
+def _clusters(digest: str, level: float, _features: np.ndarray, _flagged: np.ndarray) -> np.ndarray:
+    groups = np.full(len(_flagged), -1)
+    groups[_flagged] = cluster_flagged(_features[_flagged])
+    return groups
+
+
+def show_clusters(batch: Batch, decisions: Sequence[Decision], clusters: np.ndarray) -> None:
+    """Groups of flagged images that look alike, with their pictures."""
+    flagged = sum(decision.flagged for decision in decisions)
+    if flagged == 0:
+        return
+    st.markdown("#### Unknown images that look alike")
+    groups = int(clusters.max(initial=-1)) + 1
+    if groups == 0:
+        st.caption(f"None of the {flagged:,} flagged images form a group of five or more.")
+        return
+    st.caption(
+        "Flagged images grouped by what the model sees in them, not by the map. A group may be a "
+        "new class, or one fault seen many times."
+    )
+    for group in range(groups):
+        rows = np.flatnonzero(clusters == group)
+        st.markdown(f"**Group {group + 1}**: {len(rows):,} images")
+        show_pictures(batch, rows[:SELECTION_SHOWN])
+    alone = flagged - int((clusters >= 0).sum())
+    if alone:
+        st.caption(f"{alone:,} more flagged images are like no group.")

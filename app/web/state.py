@@ -1,0 +1,54 @@
+"""What one session remembers, in one typed place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app.web.job import InspectionJob
+from app.web.resources import inference_executor
+from app.workspace import Workspace
+
+_KEY = "kindred"
+
+
+@dataclass
+class Session:
+    """One person's session.
+
+    Attributes:
+        job: the latest batch; None before the first.
+        selected: row of the batch's image that is shown in detail.
+        uploads: counts cleared uploads; part of the uploader's key.
+        steps: counts moves by button or key; part of the table's key, so that it follows.
+    """
+
+    job: InspectionJob | None = None
+    selected: int = 0
+    uploads: int = 0
+    steps: int = 0
+
+    def start(self, workspace: Workspace, files: Sequence[tuple[str, bytes]]) -> None:
+        """Inspect these files; what was under way is dropped."""
+        self.clear()
+        if files:
+            self.job = InspectionJob(workspace, files, inference_executor())
+
+    def clear(self) -> None:
+        """Forget the batch."""
+        if self.job is not None:
+            self.job.cancel()
+        self.job = None
+        self.selected = 0
+        self.steps += 1
+
+    def select(self, row: int) -> None:
+        """Show an image in detail."""
+        self.selected = row
+        self.steps += 1
+
+
+def session() -> Session:
+    """This session's state, made at first use."""
+    state: Session = st.session_state.setdefault(_KEY, Session())
+    return state

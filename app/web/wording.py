@@ -1,0 +1,67 @@
+"""Numbers as sentences for people who are no experts."""
+
+import re
+
+from ood.decision import Decision, Verdict
+
+VERDICT_ICON = {
+    Verdict.KNOWN: ":material/check_circle:",
+    Verdict.UNSURE: ":material/help:",
+    Verdict.UNKNOWN: ":material/cancel:",
+}
+VERDICT_COLOUR = {Verdict.KNOWN: "green", Verdict.UNSURE: "orange", Verdict.UNKNOWN: "red"}
+VERDICT_ADVICE = {
+    Verdict.KNOWN: "Its answer can be used.",
+    Verdict.UNSURE: "Let a person look before using its answer.",
+    Verdict.UNKNOWN: "Do not use its answer.",
+}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:@&])")
+
+
+def plain(text: str) -> str:
+    """Text from outside, so that Markdown shows it letter by letter."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def out_of(share: float) -> str:
+    """0.62 as "62 in 100", 0.0034 as "3 in 1,000"."""
+    for base in (100, 1_000, 10_000, 100_000):
+        if share * base >= 0.95:
+            break
+    return f"{max(1, round(share * base)):,} in {base:,}"
+
+
+def verdict_sentence(decision: Decision, calibration_size: int) -> str:
+    """What the verdict means, with its p-value in words."""
+    if decision.verdict is Verdict.KNOWN:
+        return (
+            f"Looks like what it was trained on: {out_of(decision.p_value)} normal images "
+            "look at least this odd."
+        )
+    if decision.p_value * (calibration_size + 1) < 1.5:
+        rarity = f"not one of {calibration_size:,} normal images looks this odd"
+    else:
+        rarity = f"only {out_of(decision.p_value)} normal images look this odd"
+    if decision.verdict is Verdict.UNKNOWN:
+        return f"Looks like nothing it was trained on: {rarity}."
+    return f"Unusual for what it was trained on: {rarity}."
+
+
+def confidence_sentence(decision: Decision, class_name: str, confidence: float) -> str:
+    """What the classifier answers, and when its confidence means nothing."""
+    sure = "over 99.9%" if confidence > 0.999 else f"{confidence:.1%}"
+    if decision.verdict is Verdict.UNKNOWN:
+        return (
+            f"It would say **{class_name}**, {sure} sure - a number that means nothing for images "
+            "unlike those it learned from."
+        )
+    return f"It says **{class_name}** and is {sure} sure."
+
+
+def level_sentence(level: float, flagged: int, size: int, realised: tuple[float, float]) -> str:
+    """What the level does to normal images."""
+    low, high = realised
+    return (
+        f"Of {size:,} normal images held out for this, **{flagged:,}** are flagged at {level:.1%}. "
+        f"For new normal images expect {low:.1%} to {high:.1%}."
+    )

@@ -1,0 +1,1 @@
+"""Why? Influence of training images, attribution, the map."""

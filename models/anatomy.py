@@ -1,0 +1,66 @@
+"""Where in a network its evidence can be read: the head, and the end of each stage."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class HeadNotFound(ValueError):
+    """The network does not end in a linear layer over one feature vector an image."""
+
+
+def find_anatomy(network: nn.Module, example: Tensor) -> tuple[nn.Linear, list[nn.Module]]:
+    """Run the network once and see which layers its evidence passes through.
+
+    Args:
+        network: in eval mode.
+        example: (2, channels, S, S) input.
+
+    Returns:
+        The linear layer whose output is the network's; and, for each spatial resolution, the
+        last module that answers at it, in order. A stage whose channel means are the head's
+        input is left out: it would say the same twice.
+
+    Raises:
+        HeadNotFound: when the network does not run or does not end in a linear layer.
+    """
+    heads: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
+    stages: dict[tuple[int, ...], tuple[nn.Module, Tensor]] = {}
+
+    def remember(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        if isinstance(module, nn.Linear) and isinstance(output, Tensor):
+            heads[module] = (inputs[0], output)
+        elif isinstance(output, Tensor) and output.ndim == 4 and output.shape[-2:].numel() > 1:
+            stages[tuple(output.shape[-2:])] = (module, channel_means(output))
+
+    handles = [module.register_forward_hook(remember) for module in network.modules()]
+    try:
+        with torch.inference_mode():
+            logits = network(example)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise HeadNotFound(
+            f"The network does not run on an input of {tuple(example.shape[1:])} "
+            f"(channels, height, width): {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    for head, (features, output) in reversed(heads.items()):
+        if features.ndim == 2 and output.shape == logits.shape and torch.equal(output, logits):
+            means = list(stages.values())
+            return head, [m for m, mean in means if not _same(mean, features)]
+    raise HeadNotFound(
+        "The network does not end in a linear layer over one feature vector an image, "
+        "so its penultimate features cannot be read. Wrap it so that its logits come "
+        "straight from an nn.Linear."
+    )
+
+
+def channel_means(output: Tensor) -> Tensor:
+    """(N, K, H, W) to (N, K)."""
+    return output.mean(dim=(2, 3))
+
+
+def _same(means: Tensor, features: Tensor) -> bool:
+    return means.shape == features.shape and torch.allclose(means, features, atol=1e-5)

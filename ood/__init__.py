@@ -1,0 +1,1 @@
+"""Is it unknown? Detectors, conformal calibration, decisions, false-discovery control, novelty."""

@@ -1,0 +1,57 @@
+"""What a detector is."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from models.activations import Activations
+from models.bank import Bank
+
+Representation = Literal["logits", "features", "channels", "neighbours"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a detector comes from."""
+
+    authors: str
+    venue: str
+    year: int
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What a detector says of itself.
+
+    Attributes:
+        name: key in files and records.
+        title: name for people.
+        question: what it asks of an image, in plain words.
+        consumes: the parts of `Activations` it reads.
+        paper: its source.
+    """
+
+    name: str
+    title: str
+    question: str
+    consumes: frozenset[Representation]
+    paper: Paper
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A frozen dataclass of arrays and numbers, fitted on the Bank."""
+
+    info: ClassVar[DetectorInfo]
+
+    @classmethod
+    def fit(cls, bank: Bank) -> Self:
+        """Learn what training images look like."""
+        ...
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32; larger means more outlying."""
+        ...

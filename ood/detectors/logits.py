@@ -1,0 +1,98 @@
+"""Detectors that read the logits: no fit, almost no cost. f are logits, p their softmax."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from models.activations import Activations
+from models.bank import Bank
+from ood.detectors.base import DetectorInfo, Paper
+
+
+@dataclass(frozen=True)
+class MSP:
+    """Maximum softmax probability: -max_c p_c."""
+
+    info: ClassVar = DetectorInfo(
+        name="msp",
+        title="Softmax confidence",
+        question="Is the network torn between classes?",
+        consumes=frozenset({"logits"}),
+        paper=Paper(
+            "Hendrycks and Gimpel", "ICLR", 2017,
+            "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
+            "https://arxiv.org/abs/1610.02136",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank) -> Self:
+        """Nothing to learn."""
+        return cls()
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32 in [-1, -1/C]."""
+        p = softmax(np.asarray(activations.logits, np.float64), axis=1)
+        return -p.max(axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Free energy at temperature 1: -log sum_c exp f_c (equation 4)."""
+
+    info: ClassVar = DetectorInfo(
+        name="energy",
+        title="Energy",
+        question="Is the evidence for all classes together weak?",
+        consumes=frozenset({"logits"}),
+        paper=Paper(
+            "Liu, Wang, Owens and Li", "NeurIPS", 2020,
+            "Energy-based Out-of-distribution Detection",
+            "https://arxiv.org/abs/2010.03759",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank) -> Self:
+        """Nothing to learn."""
+        return cls()
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32, in logits."""
+        logits = np.asarray(activations.logits, np.float64)
+        return -logsumexp(logits, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class GEN:
+    """Generalised entropy of the M largest probabilities: sum_c p_c^g (1 - p_c)^g."""
+
+    EXPONENT: ClassVar = 0.1
+    LARGEST: ClassVar = 100
+    info: ClassVar = DetectorInfo(
+        name="gen",
+        title="Generalised entropy",
+        question="Are the class probabilities spread out, even slightly?",
+        consumes=frozenset({"logits"}),
+        paper=Paper(
+            "Liu, Lochman and Zach", "CVPR", 2023,
+            "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection",
+            "https://openaccess.thecvf.com/content/CVPR2023/html/"
+            "Liu_GEN_Pushing_the_Limits_of_Softmax-Based_Out-of-Distribution_Detection_"
+            "CVPR_2023_paper.html",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank) -> Self:
+        """Nothing to learn."""
+        return cls()
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32, from 0 (certain) up."""
+        p = softmax(np.asarray(activations.logits, np.float64), axis=1)
+        if p.shape[1] > self.LARGEST:
+            p = np.partition(p, -self.LARGEST, axis=1)[:, -self.LARGEST :]
+        return np.sum((p * (1 - p)) ** self.EXPONENT, axis=1).astype(np.float32)
