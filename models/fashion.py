@@ -88,7 +88,7 @@ def write_samples(out: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
             Image.fromarray(image.astype(np.uint8)).resize((28, 28), Image.Resampling.BICUBIC)
         )
     samples["Noise"] = np.random.default_rng(SPLIT_SEED).integers(0, 256, (28, 28), np.uint8)
-    samples["Shirt upside down"] = np.flipud(first["Shirt"])
+    samples["Fallen shirt"] = np.flipud(first["Shirt"])
     out.mkdir(parents=True, exist_ok=True)
     for number, (name, image) in enumerate(samples.items(), start=1):
         Image.fromarray(image).save(out / f"{number:02d} {name}.png")

@@ -12,7 +12,7 @@ from app.uploads import RefusedImage
 from app.web.job import Batch
 from app.web.pictures import data_url
 from app.web.state import session
-from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, plain
+from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, VERDICT_SIGN, plain
 from app.workspace import Workspace
 from ood.decision import Decision, Verdict
 from ood.fdr import benjamini_hochberg, largest_batch_for_lone_outlier
@@ -29,7 +29,7 @@ _SUFFIX = {"csv": "csv", "parquet": "parquet", "json": "jsonl"}
 def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
     """How many of each verdict, as badges."""
     counts = Counter(decision.verdict for decision in decisions)
-    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+    with st.container(horizontal=True, width="content", gap="xsmall", vertical_alignment="center"):
         for verdict in (Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN):
             st.badge(
                 f"{counts[verdict]:,} {verdict}",
@@ -73,7 +73,7 @@ def show_table(
     discoveries: np.ndarray,
     clusters: np.ndarray,
 ) -> list[int]:
-    """The images, worst first; a click shows one in detail. Returns the rows in their order."""
+    """The images, oddest first; a click shows one in detail. Returns the rows in their order."""
     assert batch.inspection is not None  # a table is drawn of inspected images only
     counts = Counter(decision.verdict for decision in decisions)
     chosen = st.pills(
@@ -86,14 +86,13 @@ def show_table(
     )
     order = sorted(range(len(decisions)), key=lambda row: decisions[row].p_value)
     order = [row for row in order if not chosen or decisions[row].verdict in chosen]
-    if not order:
-        return []
-    if session().selected not in order:
-        session().selected = order[0]
+    selected = selected_row(order)
     table = pd.DataFrame(
         {
             "Image": [data_url(batch.images[row].thumbnail) for row in order],
-            "Verdict": [decisions[row].verdict.value for row in order],
+            "Verdict": [
+                f"{VERDICT_SIGN[v]} {v}" for v in (decisions[row].verdict for row in order)
+            ],
             "Class": [workspace.classes[decisions[row].predicted] for row in order],
             "Confidence": [float(batch.inspection.confidence[row]) for row in order],
             "p-value": [decisions[row].p_value for row in order],
@@ -111,7 +110,7 @@ def show_table(
         row_height=44,
         on_select=lambda: _select_from_table(key, order),
         selection_mode="single-row",
-        selection_default={"selection": {"rows": [order.index(session().selected)]}},
+        selection_default={"selection": {"rows": [order.index(selected)]}},
         column_config={
             "Image": st.column_config.ImageColumn(width="small"),
             "Confidence": st.column_config.NumberColumn(format="percent"),
@@ -128,9 +127,16 @@ def show_table(
     return order
 
 
+def selected_row(order: Sequence[int]) -> int:
+    """The image chosen last if it is among these, else the first of them."""
+    chosen = session().selected
+    return chosen if chosen is not None and chosen in order else order[0]
+
+
 def show_steps(batch: Batch, order: Sequence[int]) -> None:
     """Previous and next, by button or arrow key."""
-    position = order.index(session().selected)
+    selected = selected_row(order)
+    position = order.index(selected)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Previous",
@@ -146,15 +152,15 @@ def show_steps(batch: Batch, order: Sequence[int]) -> None:
             disabled=position == len(order) - 1,
             on_click=lambda: session().select(order[position + 1]),
         )
-        name = plain(batch.images[session().selected].name)
-        st.markdown(f"{position + 1} of {len(order)}: {name}")
+        name = plain(batch.images[selected].name)
+        st.markdown(f"**{position + 1} of {len(order)}** {name}")
 
 
 def show_downloads(
     workspace: Workspace, batch: Batch, decisions: Sequence[Decision], *, stem: str = "kindred"
 ) -> None:
     """The same records as the command line gives, made when asked for."""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, width="content", gap="xsmall"):
         for name, label in (("csv", "CSV"), ("parquet", "Parquet"), ("json", "JSON lines")):
             st.download_button(
                 label,

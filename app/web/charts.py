@@ -14,7 +14,8 @@ CLASS_COLOURS = (
 )  # fmt: skip
 MARK_COLOUR = {Verdict.KNOWN: "#15803d", Verdict.UNSURE: "#c2620a", Verdict.UNKNOWN: "#c81e3a"}
 MARK_SYMBOL = {Verdict.KNOWN: "circle", Verdict.UNSURE: "diamond", Verdict.UNKNOWN: "x"}
-_INK, _SOFT = "#1f2937", "#94a3b8"
+GROUP_SYMBOLS = ("circle", "square", "diamond", "hexagon", "triangle-up")
+_INK = "#1f2937"
 
 
 def score_histogram(
@@ -45,7 +46,8 @@ def score_histogram(
     if threshold < right:
         figure.add_vline(
             x=threshold, line={"color": "#c2620a", "width": 1.5, "dash": "dash"},
-            annotation={"text": "flagged from here", "font": {"color": "#c2620a", "size": 12}},
+            annotation={"text": "flagged from here", "xshift": 4,
+                        "font": {"color": "#c2620a", "size": 12}},
             annotation_position="top right",
         )  # fmt: skip
     place = right if beyond else max(score, low - margin / 4)
@@ -74,6 +76,7 @@ def map_figure(
     places: np.ndarray,
     verdicts: Sequence[Verdict],
     names: Sequence[str],
+    clusters: np.ndarray,
 ) -> go.Figure:
     """Training images by class, flagged normal images, and the inspected images on top.
 
@@ -88,6 +91,7 @@ def map_figure(
         places: (M, 2) of the inspected images; all are drawn.
         verdicts: M of them.
         names: M names for hovering.
+        clusters: (M,) group of each image; -1 for none.
     """
     figure = go.Figure()
     shown = stratified_sample(labels, MAP_POINTS)
@@ -115,6 +119,14 @@ def map_figure(
             marker={"size": 13 if len(verdicts) == 1 else 10, "color": MARK_COLOUR[verdict],
                     "symbol": MARK_SYMBOL[verdict], "line": {"width": 1.5, "color": "white"}},
             hovertemplate="%{text}<extra>" + verdict + "</extra>",
+        )  # fmt: skip
+    for group in range(int(clusters.max(initial=-1)) + 1):
+        members = places[clusters == group]
+        figure.add_scattergl(
+            x=members[:, 0], y=members[:, 1], mode="markers", name=f"Group {group + 1}",
+            marker={"size": 19, "symbol": f"{GROUP_SYMBOLS[group % len(GROUP_SYMBOLS)]}-open",
+                    "color": _INK, "line": {"width": 1.5}},
+            hoverinfo="skip",
         )  # fmt: skip
     hidden = {"visible": False, "scaleanchor": "x"}
     figure.update_layout(

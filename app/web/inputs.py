@@ -30,9 +30,9 @@ def show_inputs(workspace: Workspace) -> None:
             args=(workspace, key),
         )
         st.caption(
-            f"Up to {MAX_BATCH_IMAGES:,} images or {MAX_BATCH_BYTES >> 20} MB at once; "
-            f"{MAX_IMAGE_BYTES >> 20} MB and {MAX_IMAGE_PIXELS // 1_000_000} megapixels each. "
-            "Of animations, the first frame."
+            f"An image: up to {MAX_IMAGE_BYTES >> 20} MB and {MAX_IMAGE_PIXELS // 1_000_000} "
+            f"megapixels. At once, or in a zip: {MAX_BATCH_IMAGES:,} images, "
+            f"{MAX_BATCH_BYTES >> 20} MB. Of an animation, the first frame."
         )
         camera = st.popover(
             "Use the camera", icon=":material/photo_camera:", on_change="rerun", key="camera"
@@ -50,7 +50,7 @@ def show_inputs(workspace: Workspace) -> None:
         st.markdown("Or try one of these")
         grid = st.grid("auto", min_column_width=84, gap=("small", "xsmall"))
         for path in workspace.samples:
-            with grid.cell():
+            with grid.cell(), st.container(gap="xxsmall"):
                 name = sample_name(path)
                 st.image(_sample_picture(str(path)), width=_SAMPLE_SIDE, alt=name)
                 st.button(

@@ -2,11 +2,13 @@
 
 import os
 
+import numpy as np
 import streamlit as st
 
 from app.locations import DEMO, workspace_names, workspace_path
 from app.manifest import WorkspaceError
 from app.web.batch import (
+    selected_row,
     show_discoveries,
     show_downloads,
     show_refused,
@@ -89,52 +91,55 @@ def show_results(workspace: Workspace, batch: Batch, level: float, numbers: bool
     decisions = workspace.decide(inspection, level)
     detector = workspace.manifest.detector
     several = len(batch.images) > 1
-    clusters = flagged_clusters(batch, decisions, level)
+    clusters = flagged_clusters(workspace, batch, decisions, level)
     if several or batch.refused:
-        show_summary(batch, decisions)
+        with st.container(
+            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+        ):
+            show_summary(batch, decisions)
+            show_downloads(workspace, batch, decisions)
     if batch.refused:
         show_refused(batch.refused)
     if several:
         size = len(workspace.conformal[detector])
         discoveries = show_discoveries(batch, inspection.p_values[detector], size)
         order = show_table(workspace, batch, decisions, discoveries, clusters)
-        show_downloads(workspace, batch, decisions)
         show_steps(batch, order)
-    row = session().selected
+    row = selected_row(order) if several else 0
     image, decision = batch.images[row], decisions[row]
     show_verdict(workspace, image, inspection, row, decision, numbers=numbers)
-    show_neighbours(workspace, inspection, row, numbers=numbers)
+    show_neighbours(workspace, inspection, row, decision, numbers=numbers)
     show_influences(workspace, inspection, row, numbers=numbers)
     looked, sits = st.columns([2, 5], gap="medium")
     with sits:
-        show_map(workspace, level, batch, decisions)
+        show_map(workspace, level, batch, decisions, clusters)
     if several:
         show_clusters(batch, decisions, clusters)
-    else:
+    elif not batch.refused:
         show_downloads(workspace, batch, decisions)
     with looked:  # last: the slowest part must not keep the others waiting
         show_attribution(workspace, image, decision)
 
 
-title, choice, device, switch = st.columns([5, 2, 2, 2], vertical_alignment="center")
-title.title("Kindred", anchor=False)
-with choice:
-    workspace = choose_workspace()
-title.caption(plain(workspace.manifest.about) or plain(workspace.manifest.name))
-device.badge(
-    "GPU" if workspace.classifier.device.type == "cuda" else "CPU",
-    icon=":material/memory:",
-    color="gray",
-    help="The device that the classifier runs on.",
-)
-numbers = switch.toggle("Show the numbers", key="numbers", bind="query-params")
-
+with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    st.header("Kindred", anchor=False, width="content")
+    with st.container(horizontal=True, width="content", vertical_alignment="center", gap="medium"):
+        workspace = choose_workspace()
+        on_gpu = workspace.classifier.device.type == "cuda"
+        st.badge(
+            "GPU" if on_gpu else "CPU",
+            icon=":material/memory:",
+            color="gray",
+            help="The device that the classifier runs on.",
+        )
+        numbers = st.toggle("Show the numbers", key="numbers", bind="query-params")
+st.caption(plain(workspace.manifest.about or workspace.manifest.name))
 show_inputs(workspace)
 st.divider()
 level = choose_level(workspace)
 job = session().job
 if job is None:
-    show_map(workspace, level, None, [])
+    show_map(workspace, level, None, [], np.empty(0, int))
 elif job.error:
     st.error(job.error, icon=":material/error:")
 elif job.batch is None:

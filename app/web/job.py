@@ -29,7 +29,7 @@ class Batch:
         images: N images.
         inspection: theirs; None when N is 0.
         refused: the other files.
-        digest: hex sha256 over the images' identities; a key for caches.
+        digest: hex sha256 over the images' identities and names; a key for caches.
     """
 
     images: tuple[UploadedImage, ...]
@@ -107,7 +107,7 @@ class InspectionJob:
         self.done += len(files)
 
     def _finished(self) -> Batch:
-        digest = hashlib.sha256("".join(image.sha256 for image in self._images).encode())
+        digest = hashlib.sha256("\n".join(f"{i.sha256} {i.name}" for i in self._images).encode())
         return Batch(
             images=tuple(self._images),
             inspection=Inspection.join(self._parts) if self._parts else None,

@@ -19,18 +19,32 @@ SELECTION_SHOWN = 24
 _SIDE = 72
 
 
+@st.fragment
 def show_map(
-    workspace: Workspace, level: float, batch: Batch | None, decisions: Sequence[Decision]
+    workspace: Workspace,
+    level: float,
+    batch: Batch | None,
+    decisions: Sequence[Decision],
+    clusters: np.ndarray,
 ) -> None:
     """The map, and the images that are selected on it."""
-    st.markdown("#### Where it sits")
+    st.markdown("#### Where it sits" if batch else "#### What it has learned from")
+    warning = (
+        " An image unlike all others still gets a place beside its nearest ones: distances on a "
+        "map mislead, and the verdict does not use it."
+    )
     st.caption(
         "Each dot is a training image; images that the model finds alike lie together. Draw around "
-        "some to see them. An image unlike all others still gets a place beside its nearest ones: "
-        "distances on a map mislead, the verdict does not use it."
+        "some to see them." + (warning if batch else "")
     )
     figure = _figure(
-        str(workspace.path), level, batch.digest if batch else "", workspace, batch, decisions
+        str(workspace.path),
+        level,
+        batch.digest if batch else "",
+        workspace,
+        batch,
+        decisions,
+        clusters,
     )
     event = st.plotly_chart(
         figure,
@@ -45,10 +59,12 @@ def show_map(
         _show_selection(workspace, batch, picked)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+# The very same object on every rerun: cache_data pickles, the pickled figure's JSON differs, and
+# a figure that differs loses the selection.
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _figure(
     path: str, level: float, digest: str, _workspace: Workspace, _batch: Batch | None,
-    _decisions: Sequence[Decision],
+    _decisions: Sequence[Decision], _clusters: np.ndarray,
 ) -> go.Figure:  # fmt: skip
     detector = _workspace.manifest.detector
     threshold = _workspace.conformal[detector].threshold(level)
@@ -62,6 +78,7 @@ def _figure(
         _batch.inspection.places if inspected else np.empty((0, 2)),  # type: ignore[union-attr]
         [decision.verdict for decision in _decisions],
         [plain_hover(image.name) for image in _batch.images] if _batch else [],
+        _clusters,
     )
 
 
@@ -100,15 +117,20 @@ def show_pictures(batch: Batch, rows: Iterable[int]) -> None:
             st.image(picture, width=_SIDE, alt=batch.images[row].name)
 
 
-def flagged_clusters(batch: Batch, decisions: Sequence[Decision], level: float) -> np.ndarray:
+def flagged_clusters(
+    workspace: Workspace, batch: Batch, decisions: Sequence[Decision], level: float
+) -> np.ndarray:
     """(N,) group of each image; -1 for those not flagged and those like no other."""
     assert batch.inspection is not None  # groups are made of inspected images only
     flagged = np.array([decision.flagged for decision in decisions])
-    return _clusters(batch.digest, level, batch.inspection.activations.features, flagged)
+    features = batch.inspection.activations.features
+    return _clusters(str(workspace.path), batch.digest, level, features, flagged)
 
 
 @st.cache_data(max_entries=64, show_spinner="Grouping flagged images ...")
-def _clusters(digest: str, level: float, _features: np.ndarray, _flagged: np.ndarray) -> np.ndarray:
+def _clusters(
+    path: str, digest: str, level: float, _features: np.ndarray, _flagged: np.ndarray
+) -> np.ndarray:
     groups = np.full(len(_flagged), -1)
     groups[_flagged] = cluster_flagged(_features[_flagged])
     return groups

@@ -37,7 +37,7 @@ def attribution_overlay(pixels: np.ndarray, attribution: np.ndarray, side: int) 
         side: of the picture, in pixels.
     """
     size = pixels.shape[-1]
-    smooth = gaussian_filter(attribution.astype(np.float64), sigma=size / 40)
+    smooth = gaussian_filter(attribution.astype(np.float64), sigma=size / 28)
     strength = np.abs(smooth) / max(float(np.quantile(np.abs(smooth), 0.995)), 1e-12)
     alpha = np.clip(strength, 0, 1)[..., None] ** 0.7 * 0.85
     gray = np.repeat(pixels.mean(axis=0)[..., None], 3, axis=2) * 0.75 + 40

@@ -14,14 +14,15 @@ OVERLAY_SIDE = 280
 
 
 def show_neighbours(
-    workspace: Workspace, inspection: Inspection, row: int, *, numbers: bool
+    workspace: Workspace, inspection: Inspection, row: int, decision: Decision, *, numbers: bool
 ) -> None:
     """The training images that look most alike to the model."""
     found = inspection.activations.neighbours
     assert found is not None  # an Inspection's activations are located
     rows = found.rows[row, :NEIGHBOURS_SHOWN]
     labels = [workspace.classes[workspace.bank.images.labels[r]] for r in rows]
-    st.markdown("#### It has seen these before")
+    flagged = "The nearest that it has seen"
+    st.markdown(f"#### {flagged if decision.flagged else 'It has seen these before'}")
     st.caption(
         "The training images that look most alike to the model. Alike is not a cause: "
         "it need not have learned its answer from them."

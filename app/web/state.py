@@ -18,13 +18,13 @@ class Session:
 
     Attributes:
         job: the latest batch; None before the first.
-        selected: row of the batch's image that is shown in detail.
+        selected: row of the batch's image that is shown in detail; None for the oddest.
         uploads: counts cleared uploads; part of the uploader's key.
         steps: counts moves by button or key; part of the table's key, so that it follows.
     """
 
     job: InspectionJob | None = None
-    selected: int = 0
+    selected: int | None = None
     uploads: int = 0
     steps: int = 0
 
@@ -39,7 +39,7 @@ class Session:
         if self.job is not None:
             self.job.cancel()
         self.job = None
-        self.selected = 0
+        self.selected = None
         self.steps += 1
 
     def select(self, row: int) -> None:

@@ -9,6 +9,7 @@ VERDICT_ICON = {
     Verdict.UNSURE: ":material/help:",
     Verdict.UNKNOWN: ":material/cancel:",
 }
+VERDICT_SIGN = {Verdict.KNOWN: "✓", Verdict.UNSURE: "?", Verdict.UNKNOWN: "✕"}
 VERDICT_COLOUR = {Verdict.KNOWN: "green", Verdict.UNSURE: "orange", Verdict.UNKNOWN: "red"}
 VERDICT_ADVICE = {
     Verdict.KNOWN: "Its answer can be used.",

@@ -25,10 +25,12 @@ class Mahalanobis:
     Lee et al. (NeurIPS 2018, equation 2) on n, as Mueller and Hein (ICML 2025).
 
     Attributes:
+        centre: (D,), mean of all training images; near it float32 loses nothing.
         whitening: (D, D), W with W W' = S^-1.
-        means: (K, D), m_c W.
+        means: (K, D), (m_c - centre) W.
     """
 
+    centre: np.ndarray
     whitening: np.ndarray
     means: np.ndarray
     info: ClassVar = DetectorInfo(
@@ -50,7 +52,8 @@ class Mahalanobis:
 
     def score(self, activations: Activations) -> np.ndarray:
         """(N,) float32, squared distance in standard deviations."""
-        return _nearest(normalise_rows(activations.features) @ self.whitening, self.means)
+        centred = normalise_rows(activations.features) - self.centre
+        return _nearest(centred @ self.whitening, self.means)
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,12 @@ class LayeredMahalanobis:
     covariance over all of them needs none, and knows which layers say the same.
 
     Attributes:
+        centre: (D + sum K_l,), mean of all training images.
         whitening: (D + sum K_l, D + sum K_l), W with W W' = S^-1.
-        means: (K, D + sum K_l), m_c W.
+        means: (K, D + sum K_l), (m_c - centre) W.
     """
 
+    centre: np.ndarray
     whitening: np.ndarray
     means: np.ndarray
     info: ClassVar = DetectorInfo(
@@ -88,7 +93,8 @@ class LayeredMahalanobis:
 
     def score(self, activations: Activations) -> np.ndarray:
         """(N,) float32, squared distance in standard deviations."""
-        return _nearest(_all_layers(activations) @ self.whitening, self.means)
+        centred = _all_layers(activations) - self.centre
+        return _nearest(centred @ self.whitening, self.means)
 
 
 def _all_layers(activations: Activations) -> np.ndarray:
@@ -104,8 +110,8 @@ def _nearest(white: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 def _fit_tied_gaussian(
     bank: Bank, vectors: Callable[[Activations], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whitening (D, D) and whitened class means (K, D), float32, over the Bank in float64.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre (D,), whitening (D, D) and whitened class means (K, D), over the Bank in float64.
 
     A ridge of 1e-6 of the mean variance keeps directions in which nothing moves from dividing
     by zero.
@@ -127,4 +133,10 @@ def _fit_tied_gaussian(
     ridge = max(RIDGE * np.trace(covariance) / dim, 1e-12)
     factor = cholesky(covariance + ridge * np.eye(dim), lower=True)
     whitening = solve_triangular(factor, np.eye(dim), lower=True).T
-    return whitening.astype(np.float32), (means @ whitening).astype(np.float32)
+    centre = sums.sum(axis=0) / len(labels)
+    white_means = (means - centre) @ whitening
+    return (
+        centre.astype(np.float32),
+        whitening.astype(np.float32),
+        white_means.astype(np.float32),
+    )

@@ -1,0 +1,139 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import get_model
+
+from models.anatomy import HeadNotFound, find_anatomy
+from models.architectures import UnknownArchitecture, build_architecture, small_resnet
+from models.classifier import Classifier, NonFiniteOutput
+from models.preprocessing import Preprocessing
+
+RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    return Classifier(small_resnet(num_classes=3), Preprocessing(28, (0.3,), (0.3,)), "abc")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (150, 1, 28, 28), np.uint8)
+
+
+def test_one_pass_leaves_logits_features_and_stage_means(classifier, pixels):
+    seen = classifier.observe(pixels)
+    assert seen.logits.shape == (150, 3)
+    assert seen.features.shape == (150, 128)
+    assert [stage.shape[1] for stage in seen.channels] == [32, 64]
+    again = seen.features @ classifier.head.weight.T + classifier.head.bias
+    np.testing.assert_allclose(seen.logits, again, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_are_the_means_of_the_stages(classifier, pixels):
+    inputs = classifier.inputs(pixels[:4])
+    with torch.inference_mode():
+        first = classifier.network[:5](inputs).mean(dim=(2, 3))
+    np.testing.assert_allclose(
+        classifier.observe(pixels[:4]).channels[0], first.cpu(), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_an_image_is_seen_alike_alone_and_in_a_batch(classifier, pixels):
+    together = classifier.observe(pixels)
+    alone = classifier.observe(pixels[100:101])
+    np.testing.assert_allclose(together.features[100:101], alone.features, rtol=1e-4, atol=1e-5)
+
+
+def test_threads_do_not_mix_up_their_images(classifier, pixels):
+    expected = classifier.observe(pixels).features
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda n: classifier.observe(pixels[n : n + 10]), range(0, 150, 10)))
+    found = np.concatenate([part.features for part in parts])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nan_is_an_error_that_says_where(pixels):
+    network = small_resnet(num_classes=3)
+    network[-1].bias.data[1] = torch.nan
+    broken = Classifier(network, Preprocessing(28, (0.3,), (0.3,)), "abc")
+    with pytest.raises(NonFiniteOutput, match="NaN or infinity for 5 of 5 images"):
+        broken.observe(pixels[:5])
+
+
+def test_outputs_and_classes_must_be_as_many():
+    with pytest.raises(HeadNotFound, match="3 outputs but there are 4 classes"):
+        Classifier(small_resnet(num_classes=3), Preprocessing(28, (0.3,), (0.3,)), "abcd")
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "stages"),
+    [
+        ("resnet18", 512, [64, 64, 128, 256]),
+        ("mobilenet_v3_small", 1024, [16, 72, 96, 288, 576]),
+        ("swin_t", 768, None),  # it computes in (N, H, W, channels): whatever stages it shows
+    ],
+)
+def test_head_and_stages_are_found_in_torchvision_networks(name, features, stages):
+    network = get_model(name, weights=None, num_classes=7)
+    seen = Classifier(network, Preprocessing(64, **RGB), "abcdefg").observe(
+        np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), np.uint8)
+    )
+    assert seen.features.shape == (2, features)
+    widths = [stage.shape[1] for stage in seen.channels]
+    assert stages is None or widths == stages
+
+
+def test_a_head_that_is_no_linear_layer_is_refused():
+    network = get_model("squeezenet1_1", weights=None, num_classes=7).eval()
+    with pytest.raises(HeadNotFound, match="does not end in a linear layer"):
+        find_anatomy(network, torch.zeros(2, 3, 64, 64))
+
+
+def test_a_network_for_other_inputs_is_refused():
+    with pytest.raises(HeadNotFound, match="does not run on an input of"):
+        find_anatomy(small_resnet(num_classes=3).eval(), torch.zeros(2, 3, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", "no architecture"),
+        ("nowhere:network", "cannot be imported"),
+        ("models.architectures:nothing", "cannot be imported"),
+        ("builtins:dict", "returned dict"),
+    ],
+)
+def test_unknown_architectures_are_refused(name, message):
+    with pytest.raises(UnknownArchitecture, match=message):
+        build_architecture(name, 3)
+
+
+def test_a_head_without_bias_has_a_bias_of_zeros():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 3, bias=False))
+    head = Classifier(network, Preprocessing(28, (0.3,), (0.3,)), "abc").head
+    np.testing.assert_array_equal(head.bias, np.zeros(3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_the_gpu_gives_the_verdicts_of_the_cpu(demo, fashion_test):
+    from dataclasses import replace
+
+    from models.loading import load_network, read_state_dict
+
+    manifest = demo.manifest
+    weights = read_state_dict(demo.path / "weights.safetensors")
+    verdicts = []
+    for device in ("cpu", "cuda"):
+        network = load_network(manifest.model, weights, len(manifest.classes), "demo")
+        classifier = Classifier(
+            network, manifest.preprocessing, manifest.classes, torch.device(device)
+        )
+        workspace = replace(demo, classifier=classifier)
+        decisions = workspace.decide(workspace.inspect(fashion_test[0][:2000]), 0.05)
+        verdicts.append([(d.verdict, d.predicted) for d in decisions])
+    assert sum(a != b for a, b in zip(*verdicts, strict=True)) <= 2  # of 2,000: ties of rounding
