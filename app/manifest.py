@@ -89,7 +89,7 @@ class Manifest:
                 skipped=tuple(Skipped(**entry) for entry in raw.pop("skipped")),
                 **raw,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(f"{path} is damaged: {error}") from error
         manifest._check(workspace)
         return manifest

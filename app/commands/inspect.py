@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from app.locations import DEMO, workspace_path
 
@@ -45,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"No such file or folder: {', '.join(missing)}", file=sys.stderr)
         return 2
     from app.manifest import WorkspaceError
-    from app.records import WRITERS
-    from app.uploads import read_paths
     from app.workspace import Workspace
 
     try:
@@ -54,31 +53,48 @@ def run(args: argparse.Namespace) -> int:
     except WorkspaceError as error:
         print(error, file=sys.stderr)
         return 2
-    write = WRITERS[args.format]
-    streamed = args.format == "json"
-    records: list[Record] = []
-    refused = inspected = 0
-    out = args.out.open("wb") if args.out else sys.stdout.buffer
     try:
-        files = read_paths(args.paths)
-        while chunk := list(islice(files, CHUNK)):
-            found = _inspect_chunk(workspace, chunk, args.alpha)
-            refused += sum(record["error"] is not None for record in found)
-            inspected += len(found)
-            if streamed:
-                out.write(write(found))
-                out.flush()
-            else:
-                records += found
-        if not streamed:
-            out.write(write(records))
-    finally:
-        if args.out:
-            out.close()
-    if inspected == 0:
+        if args.out is None:
+            count = _write_records(workspace, args, sys.stdout.buffer)
+        else:
+            with args.out.open("wb") as out:
+                count = _write_records(workspace, args, out)
+    except OSError as error:
+        print(f"The records could not be written: {error}", file=sys.stderr)
+        return 1
+    if count.inspected + count.refused == 0:
         print("There are no files in there.", file=sys.stderr)
         return 2
-    return 1 if refused else 0
+    return 1 if count.refused else 0
+
+
+@dataclass
+class _Count:
+    inspected: int = 0
+    refused: int = 0
+
+
+def _write_records(workspace: "Workspace", args: argparse.Namespace, out: BinaryIO) -> _Count:
+    """JSON as it comes, a chunk at a time; tables at the end."""
+    from app.records import WRITERS
+    from app.uploads import read_paths
+
+    write, streamed = WRITERS[args.format], args.format == "json"
+    count, records = _Count(), []
+    files = read_paths(args.paths)
+    while chunk := list(islice(files, CHUNK)):
+        found = _inspect_chunk(workspace, chunk, args.alpha)
+        refused = sum(record["error"] is not None for record in found)
+        count.refused += refused
+        count.inspected += len(found) - refused
+        if streamed:
+            out.write(write(found))
+            out.flush()
+        else:
+            records += found
+    if not streamed:
+        out.write(write(records))
+    return count
 
 
 def _inspect_chunk(

@@ -1,0 +1,173 @@
+"""Every state of the Inspect page, without a browser."""
+
+import time
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app.web.job import InspectionJob
+from app.web.resources import inference_executor
+from app.web.state import _KEY, Session
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.setenv("KINDRED_WORKSPACE", "fashion")
+    return AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
+
+
+def texts(page) -> str:
+    parts = [page.markdown, page.caption, page.subheader, page.error, page.info, page.warning]
+    return "\n".join(str(element.value) for group in parts for element in group)
+
+
+def settled(page) -> AppTest:
+    """Run until the job in the background is done."""
+    deadline = time.monotonic() + 60
+    job = page.session_state[_KEY].job
+    while job is not None and job.running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    page.run()
+    assert not page.exception
+    return page
+
+
+def upload(page, files) -> AppTest:
+    page.run()
+    uploader = page.file_uploader[0]
+    for name, data in files:
+        uploader.upload(name, data)
+    page.run()
+    return settled(page)
+
+
+def sample(page, name) -> AppTest:
+    page.run()
+    next(button for button in page.button if button.label == name).click()
+    page.run()
+    return settled(page)
+
+
+def test_at_first_it_offers_samples_and_shows_what_was_learned(page):
+    page.run()
+    assert not page.exception
+    labels = [button.label for button in page.button]
+    assert {"Coat", "Bag", "Ankle boot", "Digit 3", "Noise", "Fallen shirt"} <= set(labels)
+    found = texts(page)
+    assert "What it has learned from" in found and "20 MB and 40 megapixels" in found
+    assert "**299** are flagged at 5.0%" in found
+
+
+def test_a_known_sample_is_called_known(page):
+    found = texts(sample(page, "Trouser"))
+    assert "Looks like what it was trained on" in found and "It says **Trouser**" in found
+    assert "It has seen these before" in found and "These taught it to say so" in found
+    assert "Where it looked" in found and "Where it sits" in found
+    assert "p-value" not in found  # numbers only when asked for
+
+
+def test_noise_is_called_unknown(page):
+    found = texts(sample(page, "Noise"))
+    assert "Looks like nothing it was trained on: not one of 6,000" in found
+    assert "Do not use its answer" in found and "The nearest that it has seen" in found
+
+
+def test_numbers_appear_when_asked_for(page):
+    page.query_params["numbers"] = "true"
+    found = texts(sample(page, "Sneaker"))
+    assert "All detectors: " in found and "predicted change of the margin" in found
+    table = page.dataframe[0].value
+    assert len(table) == 7 and table["Detector"][0] == "Mahalanobis over layers"
+
+
+def test_the_level_moves_the_verdict_and_its_effect_is_said(page):
+    sample(page, "Shirt")
+    page.slider[0].set_value(20.0).run()
+    assert "are flagged at 20.0%" in texts(page) and not page.exception
+
+
+def test_a_batch_is_a_table_with_its_refusals(page, test_png):
+    files = [(f"coat-{n}.png", test_png("Coat", n)) for n in range(5)]
+    files += [("=bad*.png", b"broken"), ("bag.png", test_png("Bag"))]
+    upload(page, files)
+    found = texts(page)
+    tables = [frame.value for frame in page.dataframe]
+    (refused,) = [t for t in tables if "Why" in t]
+    (images,) = [t for t in tables if "Verdict" in t]
+    assert refused["File"].tolist() == ["=bad*.png"]
+    assert len(images) == 6 and images["p-value"].is_monotonic_increasing
+    assert "of these 6 images stand out" in found
+    assert "1 of 6" in found
+    next(b for b in page.button if b.label == "Next").click().run()
+    assert "2 of 6" in texts(page) and not page.exception
+
+
+def test_only_refused_files_are_reasons(page):
+    found = texts(upload(page, [("[x](http://evil).png", b"broken")]))
+    assert "Not an image Kindred can read" in found
+    assert "[x](http" not in found  # a name is no Markdown
+
+
+def test_an_empty_zip_is_said(page):
+    found = texts(upload(page, [("z.zip", b"PK\x05\x06" + bytes(18))]))
+    assert "holds no files" in found
+
+
+def test_while_it_runs_there_is_progress_and_the_page_stays(page, demo, monkeypatch):
+    monkeypatch.setattr(InspectionJob, "_step", lambda self: None)
+    page.session_state[_KEY] = Session(
+        job=InspectionJob(demo, [("a.png", b"")] * 7, inference_executor())
+    )
+    page.run()
+    assert not page.exception
+    assert any("samples" not in b.label and b.label == "Coat" for b in page.button)
+    assert "0 of 7" in str(page.get("progress")[0].proto)
+
+
+def test_a_failed_job_is_a_sentence(page, demo, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(InspectionJob, "_inspect", fail)
+    job = InspectionJob(demo, [("a.png", b"x")], inference_executor())
+    while job.running:
+        time.sleep(0.01)
+    page.session_state[_KEY] = Session(job=job)
+    page.run()
+    assert "stopped after 0 of 1 files" in page.error[0].value and "boom" not in texts(page)
+
+
+def test_a_workspace_that_does_not_open_is_a_sentence(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("KINDRED_WORKSPACE", str(tmp_path / "nothing"))
+    page.run()
+    assert "is not a workspace" in page.error[0].value and not page.exception
+
+
+def test_too_few_calibration_images_are_an_answer(page, monkeypatch, tiny_workspace, test_png):
+    monkeypatch.setenv("KINDRED_WORKSPACE", str(tiny_workspace))
+    page.run()
+    page.slider[0].set_value(0.5).run()
+    assert "too few to flag anything at 0.5%" in page.warning[0].value
+    upload(page, [("a.png", test_png("Coat"))])
+
+
+def test_two_sessions_keep_to_themselves(monkeypatch, test_png):
+    pages = [AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60) for _ in "ab"]
+    for page, name in zip(pages, ("Trouser", "Sandal"), strict=True):
+        upload(page, [(f"{name}.png", test_png(name))])
+    for page, name in zip(pages, ("Trouser", "Sandal"), strict=True):
+        page.run()
+        assert f"It says **{name}**" in texts(page)
+
+
+def test_a_new_batch_replaces_the_old_one(demo, test_png):
+    session = Session()
+    files = [("a.png", test_png("Coat"))]
+    session.start(demo, files * 100)
+    old = session.job
+    session.selected = 5
+    session.start(demo, files)
+    assert old._cancelled and session.job is not old and session.selected is None
+    session.start(demo, [])
+    assert session.job is None
