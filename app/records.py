@@ -86,7 +86,7 @@ def to_csv(records: Sequence[Record]) -> bytes:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="")
     writer.writeheader()
-    writer.writerows({k: _safe(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: spreadsheet_safe(v) for k, v in row.items()} for row in rows)
     return buffer.getvalue().encode()
 
 
@@ -95,6 +95,13 @@ def to_parquet(records: Sequence[Record]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(records)), sink)
     return sink.getvalue()
+
+
+def spreadsheet_safe(value: object) -> object:
+    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value
 
 
 WRITERS = {"json": to_json_lines, "csv": to_csv, "parquet": to_parquet}
@@ -135,9 +142,3 @@ def _flat(record: Record) -> Record:
         else:
             flat[key] = json.dumps(value) if isinstance(value, list | dict) else value
     return flat
-
-
-def _safe(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return value

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.records import WRITERS, image_record, refused_record
+from app.records import WRITERS, image_record, refused_record, spreadsheet_safe
 from app.uploads import RefusedImage
 from app.web.job import Batch
 from app.web.pictures import data_url
@@ -44,7 +44,10 @@ def show_refused(refused: Sequence[RefusedImage]) -> None:
     """Files that could not be inspected, each with its reason."""
     with st.expander(f"{len(refused):,} files could not be inspected", icon=":material/block:"):
         table = pd.DataFrame(
-            {"File": [r.name for r in refused], "Why": [r.reason for r in refused]}
+            {
+                "File": [spreadsheet_safe(r.name) for r in refused],
+                "Why": [r.reason for r in refused],
+            }
         )
         st.dataframe(table, hide_index=True)
 
@@ -98,7 +101,7 @@ def show_table(
             "p-value": [decisions[row].p_value for row in order],
             "Stands out": discoveries[order],
             "Group": [_group_name(int(clusters[row])) for row in order],
-            "File": [batch.images[row].name for row in order],
+            "File": [spreadsheet_safe(batch.images[row].name) for row in order],
         }
     )
     key = f"table-{batch.digest[:12]}-{session().steps}"

@@ -54,7 +54,7 @@ def show_inputs(workspace: Workspace) -> None:
                 name = sample_name(path)
                 st.image(_sample_picture(str(path)), width=_SAMPLE_SIDE, alt=name)
                 st.button(
-                    name,
+                    plain(name),
                     key=f"sample-{path.name}",
                     type="tertiary",
                     on_click=_start_sample,
@@ -65,7 +65,7 @@ def show_inputs(workspace: Workspace) -> None:
 def sample_name(path: Path) -> str:
     """The file's name without its number: "Coat" of "03 Coat.png"."""
     number, _, name = path.stem.partition(" ")
-    return plain(name if number.isdigit() and name else path.stem)
+    return name if number.isdigit() and name else path.stem
 
 
 @st.cache_data(max_entries=256)
@@ -75,7 +75,11 @@ def _sample_picture(path: str) -> bytes:
 
 def _start_upload(workspace: Workspace, key: str) -> None:
     files = st.session_state[key]
-    session().start(workspace, [(file.name, file.getvalue()) for file in files])
+    if files:
+        session().start(workspace, [(file.name, file.getvalue()) for file in files], key)
+    elif session().source == key:
+        # Emptied by hand. A fresh drop area, while the page loads, says "empty" too: not news.
+        session().clear()
 
 
 def _start_photo(workspace: Workspace) -> None:

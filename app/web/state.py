@@ -19,20 +19,24 @@ class Session:
     Attributes:
         job: the latest batch; None before the first.
         selected: row of the batch's image that is shown in detail; None for the oddest.
+        source: key of the drop area that the batch came from; "" for samples and the camera.
         uploads: counts cleared uploads; part of the uploader's key.
         steps: counts moves by button or key; part of the table's key, so that it follows.
     """
 
     job: InspectionJob | None = None
     selected: int | None = None
+    source: str = ""
     uploads: int = 0
     steps: int = 0
 
-    def start(self, workspace: Workspace, files: Sequence[tuple[str, bytes]]) -> None:
+    def start(
+        self, workspace: Workspace, files: Sequence[tuple[str, bytes]], source: str = ""
+    ) -> None:
         """Inspect these files; what was under way is dropped."""
         self.clear()
-        if files:
-            self.job = InspectionJob(workspace, files, inference_executor())
+        self.source = source
+        self.job = InspectionJob(workspace, files, inference_executor())
 
     def clear(self) -> None:
         """Forget the batch."""

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.__main__ import main
-from app.records import _safe, to_csv
+from app.records import spreadsheet_safe, to_csv
 from tests.conftest import run_app
 
 FIELDS = {
@@ -111,8 +111,8 @@ def test_a_full_disk_is_a_sentence(images, capsys):
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_text_that_a_spreadsheet_would_run_is_disarmed(start):
-    assert _safe(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
-    assert _safe(-0.5) == -0.5
+    assert spreadsheet_safe(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
+    assert spreadsheet_safe(-0.5) == -0.5
     text = to_csv([{"file": f"{start}1+1.png", "p_value": -1.5}]).decode()
     assert list(csv.reader(io.StringIO(text, newline="")))[1] == [f"'{start}1+1.png", "-1.5"]
 

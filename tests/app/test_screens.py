@@ -5,6 +5,7 @@ import time
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.web import inputs
 from app.web.job import InspectionJob
 from app.web.resources import inference_executor
 from app.web.state import _KEY, Session
@@ -95,7 +96,7 @@ def test_a_batch_is_a_table_with_its_refusals(page, test_png):
     tables = [frame.value for frame in page.dataframe]
     (refused,) = [t for t in tables if "Why" in t]
     (images,) = [t for t in tables if "Verdict" in t]
-    assert refused["File"].tolist() == ["=bad*.png"]
+    assert refused["File"].tolist() == ["'=bad*.png"]
     assert len(images) == 6 and images["p-value"].is_monotonic_increasing
     assert "of these 6 images stand out" in found
     assert "1 of 6" in found
@@ -169,5 +170,21 @@ def test_a_new_batch_replaces_the_old_one(demo, test_png):
     session.selected = 5
     session.start(demo, files)
     assert old._cancelled and session.job is not old and session.selected is None
-    session.start(demo, [])
+    session.clear()
     assert session.job is None
+
+
+def test_an_empty_drop_area_forgets_only_its_own_batch(demo, monkeypatch, test_png):
+    """While the page loads a fresh drop area reports that it is empty: seen in a browser."""
+    state = Session()
+    monkeypatch.setattr(inputs, "session", lambda: state)
+    monkeypatch.setattr(inputs.st, "session_state", {"files-0": [], "files-1": []})
+    files = [("a.png", test_png("Coat"))]
+    state.start(demo, files)
+    inputs._start_upload(demo, "files-1")
+    assert state.job is not None
+    state.start(demo, files, "files-0")
+    inputs._start_upload(demo, "files-1")
+    assert state.job is not None
+    inputs._start_upload(demo, "files-0")
+    assert state.job is None

@@ -131,7 +131,7 @@ def test_a_batch_of_fifty_its_map_and_its_csv(page, fifty):
     page.get_by_text("2 files could not be inspected").click()
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
+        page.get_by_role("button", name="CSV", exact=True).click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert len(rows) == 50
     refused = {row["file"]: row["error"] for row in rows if row["error"]}
