@@ -9,9 +9,9 @@ from app.uploads import UploadedImage
 from app.web.charts import score_histogram
 from app.web.pictures import enlarged
 from app.web.wording import (
-    VERDICT_ADVICE,
     VERDICT_COLOUR,
     VERDICT_ICON,
+    advice,
     confidence_sentence,
     plain,
     verdict_sentence,
@@ -48,7 +48,7 @@ def show_verdict(
         st.subheader(verdict_sentence(decision, size), anchor=False)
         confidence = float(inspection.confidence[row])
         st.markdown(confidence_sentence(decision, plain(name), confidence))
-        st.markdown(f"**{VERDICT_ADVICE[decision.verdict]}**")
+        st.markdown(f"**{advice(decision, confidence)}**")
         conformal = workspace.conformal[decision.detector]
         st.plotly_chart(
             score_histogram(

@@ -11,11 +11,7 @@ VERDICT_ICON = {
 }
 VERDICT_SIGN = {Verdict.KNOWN: "✓", Verdict.UNSURE: "?", Verdict.UNKNOWN: "✕"}
 VERDICT_COLOUR = {Verdict.KNOWN: "green", Verdict.UNSURE: "orange", Verdict.UNKNOWN: "red"}
-VERDICT_ADVICE = {
-    Verdict.KNOWN: "Its answer can be used.",
-    Verdict.UNSURE: "Let a person look before using its answer.",
-    Verdict.UNKNOWN: "Do not use its answer.",
-}
+CONFIDENT = 0.9
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:@&])")
 
 
@@ -56,7 +52,21 @@ def confidence_sentence(decision: Decision, class_name: str, confidence: float) 
             f"It would say **{class_name}**, {sure} sure - a number that means nothing for images "
             "unlike those it learned from."
         )
-    return f"It says **{class_name}** and is {sure} sure."
+    if confidence >= CONFIDENT:
+        return f"It says **{class_name}** and is {sure} sure."
+    return (
+        f"It says **{class_name}** but is only {sure} sure: expect {out_of(1 - confidence)} such "
+        "answers to be wrong."
+    )
+
+
+def advice(decision: Decision, confidence: float) -> str:
+    """What to do with the classifier's answer."""
+    if decision.verdict is Verdict.UNKNOWN:
+        return "Do not use its answer."
+    if decision.verdict is Verdict.UNSURE or confidence < CONFIDENT:
+        return "Let a person look before using its answer."
+    return "Its answer can be used."
 
 
 def level_sentence(level: float, flagged: int, size: int, realised: tuple[float, float]) -> str:
