@@ -9,10 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -20,24 +19,20 @@ from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 from tqdm import tqdm
 
-from app.manifest import Manifest, Skipped, WorkspaceError, all_digests
-from app.uploads import THUMBNAIL_SIDE
+from app.manifest import Manifest, WorkspaceError, all_digests
+from app.observing import observe_folder, once, skipped_report
 from explain.head import refit_head
 from explain.influence import LARGEST_HEAD, HeadInfluence
 from explain.map import fit_map, place
 from models.bank import Bank, CalibrationSet, shared_ids
-from models.classifier import Classifier, NonFiniteOutput
-from models.images import ImageRefused, thumbnail_webp
+from models.classifier import Classifier
 from models.imagesets import ImageFolder
 from models.loading import load_network
-from models.observed import Blobs, ObservedSet, join_observed
+from models.observed import ObservedSet
 from models.preprocessing import Preprocessing
 from ood.detectors import DETECTORS, Detector, load_detector, save_detector
 from ood.temperature import fit_temperature
 
-T = TypeVar("T")
-
-SHARD = 2_048
 _SAMPLES_OWN = 8
 
 
@@ -92,19 +87,18 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     save_tensors(
         {k: t.contiguous() for k, t in network.state_dict().items()}, build / "weights.safetensors"
     )
-    skipped: list[Skipped] = []
-    bank_images = _observe(classifier, train, build, "bank", np.float16, skipped)
-    held_out = _observe(classifier, calibration, build, "held_out", np.float32, skipped)
-    bank = Bank(bank_images, classifier.head)
-    leaked = shared_ids(held_out, bank_images)
+    learned = observe_folder(classifier, train, build / "bank", np.float16)
+    unseen = observe_folder(classifier, calibration, build / "unseen", np.float32)
+    bank = Bank(learned.images, classifier.head)
+    leaked = shared_ids(unseen.images, bank.images)
     if leaked.all():
         raise WorkspaceError(
             "There are no calibration images left: every one of them is a training image too. "
             "No error rate can be stated without images held out from training."
         )
-    held_out = _once(
+    held_out = once(
         build / "calibration",
-        lambda path: held_out.take(np.flatnonzero(~leaked)).save(path),
+        lambda path: unseen.images.take(np.flatnonzero(~leaked)).save(path),
         ObservedSet.open,
     )
     calibrated = CalibrationSet(held_out, bank)
@@ -125,11 +119,16 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
         calibration_accuracy=float((logits.argmax(axis=1) == labels).mean()),
         leaked=int(leaked.sum()),
         refit=refit,
-        skipped=tuple(skipped),
+        skipped=learned.skipped + unseen.skipped,
     )
-    for leftover in ("fingerprint", "refit.json", "bank.skipped.json", "held_out.skipped.json"):
-        (build / leftover).unlink()
-    shutil.rmtree(build / "held_out")
+    for leftover in (
+        build / "fingerprint",
+        build / "refit.json",
+        skipped_report(build / "bank"),
+        skipped_report(build / "unseen"),
+    ):
+        leftover.unlink()
+    shutil.rmtree(build / "unseen")
     manifest = replace(manifest, digests=all_digests(build))
     manifest.write(build)
     os.replace(build, target)
@@ -148,6 +147,8 @@ def _open_folders(recipe: Recipe) -> tuple[ImageFolder, ImageFolder]:
             f"There are no calibration images: {error} Without images held out from training, "
             "no error rate can be stated."
         ) from error
+    if recipe.samples is not None and not recipe.samples.is_dir():
+        raise WorkspaceError(f"There are no samples: {recipe.samples} is not a folder.")
     classes = recipe.classes or train.classes
     for kind, folder in (("training", train), ("calibration", calibration)):
         if surplus := sorted(set(folder.classes) - set(classes)):
@@ -193,96 +194,10 @@ def _start_or_resume(build: Path, fingerprint: str) -> None:
     stamp.write_text(fingerprint)
 
 
-def _once(path: Path, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-    """Read what an earlier run finished, or write it, under another name until it is complete."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name("partial-" + path.name)
-        write(partial)
-        os.replace(partial, path)
-    return read(path)
-
-
-def _observe(
-    classifier: Classifier,
-    folder: ImageFolder,
-    build: Path,
-    name: str,
-    dtype: type[np.floating],
-    skipped: list[Skipped],
-) -> ObservedSet:
-    """Run the classifier over a folder, a shard at a time, and join the shards."""
-    shards = build / f"{name}-shards"
-    reports = build / f"{name}.skipped.json"
-    if not (build / name).exists():
-        shards.mkdir(exist_ok=True)
-        refused: list[Skipped] = []
-        with tqdm(total=len(folder), desc=f"observe {folder.root.name}", unit="image") as bar:
-            for start in range(0, len(folder), SHARD):
-                rows = range(start, min(start + SHARD, len(folder)))
-                refused += _once(
-                    shards / f"{start:09d}.json",
-                    lambda path, rows=rows, start=start: _write_shard(  # type: ignore[misc]
-                        classifier, folder, rows, shards / f"{start:09d}", path
-                    ),
-                    _read_skipped,
-                )
-                bar.update(len(rows))
-        observed = [ObservedSet.open(p) for p in sorted(shards.iterdir()) if p.is_dir()]
-        observed = [part for part in observed if len(part)]
-        if not observed:
-            raise WorkspaceError(
-                f"Not one image of {folder.root} can be read "
-                f"(first: {refused[0].name}: {refused[0].reason})."
-            )
-        for entry in refused:
-            tqdm.write(f"skipped {entry.folder}/{entry.name}: {entry.reason}")
-        reports.write_text(json.dumps([asdict(entry) for entry in refused]))
-        join_observed(observed, build / name, dtype)
-    shutil.rmtree(shards, ignore_errors=True)
-    skipped += _read_skipped(reports)
-    return ObservedSet.open(build / name)
-
-
-def _read_skipped(path: Path) -> list[Skipped]:
-    return [Skipped(**entry) for entry in json.loads(path.read_text())]
-
-
-def _write_shard(
-    classifier: Classifier, folder: ImageFolder, rows: range, target: Path, report: Path
-) -> None:
-    pixels, kept, ids, thumbnails = [], [], [], []
-    refused = []
-    for row, image in zip(rows, folder.read(rows), strict=True):
-        if isinstance(image, ImageRefused):
-            refused.append(Skipped(folder.root.name, folder.names[row], str(image)))
-            continue
-        kept.append(row)
-        pixels.append(classifier.preprocessing.pixels(image.image))
-        ids.append(np.frombuffer(bytes.fromhex(image.sha256), np.uint8))
-        thumbnails.append(thumbnail_webp(image.image, THUMBNAIL_SIDE))
-    if kept:
-        try:
-            activations = classifier.observe(np.stack(pixels))
-        except NonFiniteOutput as error:
-            raise WorkspaceError(
-                f"{folder.root.name}, from {folder.names[kept[0]]}: {error}"
-            ) from error
-        shutil.rmtree(target, ignore_errors=True)
-        ObservedSet(
-            activations=activations,
-            labels=np.array([folder.labels[row] for row in kept], np.int32),
-            ids=np.stack(ids),
-            names=Blobs.pack([folder.names[row].encode() for row in kept]),
-            thumbnails=Blobs.pack(thumbnails),
-        ).save(target)
-    report.write_text(json.dumps([asdict(entry) for entry in refused]))
-
-
 def _fit_detectors(build: Path, bank: Bank, calibration: CalibrationSet) -> None:
     scores = {}
     for name, kind in tqdm(DETECTORS.items(), desc="fit detectors"):
-        detector: Detector = _once(
+        detector: Detector = once(
             build / f"detectors/{name}.safetensors",
             lambda path, kind=kind: save_detector(kind.fit(bank), path),  # type: ignore[misc]
             lambda path, kind=kind: load_detector(kind, path),  # type: ignore[misc]
@@ -329,7 +244,7 @@ def _fit_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:
         with path.open("wb") as file:
             np.save(file, fit_map(bank.images.activations.features))
 
-    coordinates = _once(build / "map.npy", write, np.load)
+    coordinates = once(build / "map.npy", write, np.load)
     neighbours = calibration.activations.neighbours
     assert neighbours is not None  # a CalibrationSet's activations are located
     np.save(build / "calibration_map.npy", place(neighbours, coordinates))
@@ -343,7 +258,7 @@ def _write_samples(
     shutil.rmtree(samples, ignore_errors=True)
     samples.mkdir()
     if recipe.samples is not None:
-        for path in sorted(recipe.samples.iterdir()):
+        for path in sorted(p for p in recipe.samples.iterdir() if p.is_file()):
             shutil.copyfile(path, samples / path.name)
         return
     labels, first = np.unique(held_out.labels, return_index=True)

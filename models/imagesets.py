@@ -1,15 +1,17 @@
 """Folders of images by class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from torchvision.datasets.folder import find_classes
 
 from models.images import DecodedImage, ImageRefused, decode_image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,19 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, rows: Sequence[int]) -> Iterator[DecodedImage | ImageRefused]:
-        """Decode some rows, in their order, on all cores."""
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            yield from pool.map(self._read_one, rows)
+    def read(
+        self, rows: Sequence[int], keep: Callable[[DecodedImage], T]
+    ) -> Iterator[T | ImageRefused]:
+        """Decode some rows on all cores; yields what `keep` makes of each, in their order.
 
-    def _read_one(self, row: int) -> DecodedImage | ImageRefused:
+        `keep` runs in the decoding thread, so that only what it returns waits in memory.
+        """
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            yield from pool.map(lambda row: self._read_one(row, keep), rows)
+
+    def _read_one(self, row: int, keep: Callable[[DecodedImage], T]) -> T | ImageRefused:
         try:
-            return decode_image((self.root / self.names[row]).read_bytes())
+            return keep(decode_image((self.root / self.names[row]).read_bytes()))
         except ImageRefused as refused:
             return refused
         except OSError as error:

@@ -31,12 +31,13 @@ WEIGHT_DECAY = 5e-4
 def load_pixels(folder: ImageFolder, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
     """All readable images (N, channels, S, S) uint8 and their labels (N,) int64."""
     pixels, labels = [], []
-    reading = zip(folder.read(range(len(folder))), folder.labels, folder.names, strict=True)
+    inputs = folder.read(range(len(folder)), lambda decoded: preprocessing.pixels(decoded.image))
+    reading = zip(inputs, folder.labels, folder.names, strict=True)
     for image, label, name in tqdm(reading, desc=f"read {folder.root}", total=len(folder)):
         if isinstance(image, ImageRefused):
             tqdm.write(f"skipped {name}: {image}")
             continue
-        pixels.append(preprocessing.pixels(image.image))
+        pixels.append(image)
         labels.append(label)
     return torch.from_numpy(np.stack(pixels)), torch.tensor(labels)
 

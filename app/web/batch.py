@@ -112,8 +112,8 @@ def show_table(
         height=min(38 + 44 * len(order), 400),
         row_height=44,
         on_select=lambda: _select_from_table(key, order),
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [order.index(selected)]}},
+        selection_mode="single-cell",  # a click anywhere in the row
+        selection_default={"selection": {"cells": [(order.index(selected), "Verdict")]}},
         column_config={
             "Image": st.column_config.ImageColumn(width="small"),
             "Confidence": st.column_config.NumberColumn(format="percent"),
@@ -194,9 +194,9 @@ def _download(
 
 
 def _select_from_table(key: str, order: Sequence[int]) -> None:
-    rows = st.session_state[key]["selection"]["rows"]
-    if rows and rows[0] < len(order):
-        session().selected = order[rows[0]]
+    cells = st.session_state[key]["selection"]["cells"]
+    if cells and cells[0][0] < len(order):
+        session().selected = order[cells[0][0]]
 
 
 def _group_name(cluster: int) -> str:

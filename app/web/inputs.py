@@ -85,6 +85,7 @@ def _start_upload(workspace: Workspace, key: str) -> None:
 def _start_photo(workspace: Workspace) -> None:
     photo = st.session_state["photo"]
     if photo is not None:
+        session().uploads += 1  # empties the drop area
         session().start(workspace, [("camera.jpg", photo.getvalue())])
 
 

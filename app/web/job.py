@@ -101,10 +101,10 @@ class InspectionJob:
                 self._refused.append(upload)
             else:
                 images.append(upload)
+            self.done += 1
         if images:
             self._parts.append(self._workspace.inspect(np.stack([i.pixels for i in images])))
             self._images += images
-        self.done += len(files)
 
     def _finished(self) -> Batch:
         digest = hashlib.sha256("\n".join(f"{i.sha256} {i.name}" for i in self._images).encode())

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.models import get_model
 
+import app.observing
 import app.prepare
 from app.__main__ import main
 from app.manifest import Manifest, WorkspaceError
@@ -97,7 +99,7 @@ def test_a_killed_prepare_leaves_nothing_that_opens_and_resumes(folders, tiny_we
 
 
 def test_a_run_that_stops_between_shards_keeps_them(folders, tiny_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(app.prepare, "SHARD", 50)
+    monkeypatch.setattr(app.observing, "SHARD", 50)
     observe, calls = Classifier.observe, []
 
     def failing(self, pixels):
@@ -257,3 +259,31 @@ def test_a_large_head_goes_without_influences(
         == 0
     )
     assert json.loads(out.read_text())["influences"] is None
+
+
+def test_a_torchvision_network_on_photographs(tmp_path, capsys):
+    """The main job for anyone's model: colour, a state dict as torch.save writes it."""
+    rng = np.random.default_rng(0)
+    for folder, count in (("train", 12), ("calibration", 8)):
+        for name in ("red", "blue"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for n in range(count):
+                pixels = rng.integers(0, 90, (40, 60, 3), np.uint8)
+                pixels[..., 0 if name == "red" else 2] += 150
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{n}.jpg")
+    torch.manual_seed(0)
+    torch.save(get_model("resnet18", num_classes=2).state_dict(), tmp_path / "w.pt")
+    arguments = [
+        "--train", tmp_path / "train", "--calibration", tmp_path / "calibration",
+        "--model", "resnet18", "--weights", tmp_path / "w.pt", "--image-size", 64,
+    ]  # fmt: skip
+    assert main(["prepare", "--name", str(tmp_path / "w"), *map(str, arguments)]) == 0
+    workspace = Workspace.open(tmp_path / "w")
+    assert workspace.bank.images.activations.features.shape == (24, 512)
+    found = workspace.inspect(rng.integers(0, 255, (3, 3, 64, 64), np.uint8), influences=True)
+    assert all(np.isfinite(scores).all() for scores in found.scores.values())
+
+
+def test_samples_that_are_no_folder_are_said_at_once(folders, tiny_weights, tmp_path, capsys):
+    arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
+    assert "no samples" in refused([*arguments, "--samples", str(tmp_path / "none")], capsys)
