@@ -42,14 +42,13 @@ def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
 
 def show_refused(refused: Sequence[RefusedImage]) -> None:
     """Files that could not be inspected, each with its reason."""
-    with st.expander(f"{len(refused):,} files could not be inspected", icon=":material/block:"):
-        table = pd.DataFrame(
-            {
-                "File": [spreadsheet_safe(r.name) for r in refused],
-                "Why": [r.reason for r in refused],
-            }
-        )
-        st.dataframe(table, hide_index=True)
+    rows = [{"File": plain(r.name), "Why": plain(r.reason)} for r in refused]
+    label = f"{len(refused):,} files could not be inspected"
+    with (
+        st.expander(label, icon=":material/block:"),
+        st.container(height=300 if len(rows) > 6 else "content", border=False),
+    ):
+        st.table(rows, border="horizontal")
 
 
 def show_discoveries(batch: Batch, p_values: np.ndarray, calibration_size: int) -> np.ndarray:
