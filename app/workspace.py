@@ -110,8 +110,10 @@ class Workspace:
             classifier = Classifier(network, manifest.preprocessing, manifest.classes)
             bank = Bank(ObservedSet.open(path / "bank"), classifier.head)
             calibration = CalibrationSet(ObservedSet.open(path / "calibration"), bank)
-            names = sorted(DETECTORS, key=lambda name: name != manifest.detector)
             scores = load_file(path / "calibration_scores.safetensors")
+            # A workspace has the detectors that there were when it was prepared.
+            names = [manifest.detector, *(n for n in DETECTORS if n in scores)]
+            names = list(dict.fromkeys(names))
             influence = None
             if manifest.refit is not None:
                 stored = load_file(path / "influence.safetensors")

@@ -236,6 +236,12 @@ def test_a_damaged_manifest_does_not_open(copy_of_tiny, text):
         Workspace.open(copy_of_tiny)
 
 
+def test_a_workspace_from_before_a_detector_existed_opens(tiny_workspace, monkeypatch):
+    fewer = {n: d for n, d in app.prepare.DETECTORS.items() if n != "gen"}
+    monkeypatch.setattr("app.workspace.DETECTORS", fewer | {"new": None})
+    assert list(Workspace.open(tiny_workspace).detectors) == list(fewer)
+
+
 def test_a_large_head_goes_without_influences(
     folders, tiny_weights, tmp_path, monkeypatch, test_png
 ):
