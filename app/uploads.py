@@ -21,6 +21,7 @@ MAX_BATCH_IMAGES = 1_000
 MAX_BATCH_BYTES = 500 * 2**20
 PICTURE_SIDE = 320
 THUMBNAIL_SIDE = 64
+_MAX_ZIP_CONTENTS = 10 * 2**20
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,29 @@ def _is_zip(data: bytes) -> bool:
 
 def _count_entries(data: bytes) -> int:
     try:
-        return min(len(zipfile.ZipFile(io.BytesIO(data)).infolist()), MAX_BATCH_IMAGES)
+        return min(len(_open_zip(data).infolist()), MAX_BATCH_IMAGES)
     except (zipfile.BadZipFile, OSError, ValueError):
         return 1
 
 
+def _open_zip(data: bytes) -> zipfile.ZipFile:
+    """Open a zip whose table of contents is of a sane size; reading it costs memory and time.
+
+    Raises:
+        BadZipFile: when it is not, or has the 64-bit form that only larger ones need.
+    """
+    end = data.rfind(b"PK\x05\x06", max(0, len(data) - 70_000))
+    contents = int.from_bytes(data[end + 12 : end + 16], "little") if end >= 0 else 0
+    if contents > _MAX_ZIP_CONTENTS or data[max(0, end - 20) : end].startswith(b"PK\x06\x07"):
+        raise zipfile.BadZipFile("its table of contents is too large")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
 def _zip_entries(name: str, data: bytes) -> Iterator[tuple[str, bytes] | RefusedImage]:
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        archive = _open_zip(data)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        yield RefusedImage(name, f"The zip is damaged: {error}.")
+        yield RefusedImage(name, f"The zip cannot be opened: {error}.")
         return
     entries = [e for e in archive.infolist() if not e.is_dir() and not _is_hidden(e.filename)]
     if not entries:

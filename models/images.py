@@ -73,21 +73,23 @@ def decode_image(data: bytes) -> DecodedImage:
             )
         try:
             opened.load()
-            frames = getattr(opened, "n_frames", 1)
+            # Not n_frames: to count them a GIF is read to its end.
+            animated = getattr(opened, "is_animated", False)
             rgb, note = _to_rgb(ImageOps.exif_transpose(opened))
         except ImageRefused:
             raise
         except (MemoryError, *_DECODER_ERRORS) as error:
             raise ImageRefused(f"The image is damaged: {error}") from None
-    if frames > 1:
-        note = f"first of {frames} frames" + (f"; {note}" if note else "")
+    if animated:
+        note = "first of several frames" + (f"; {note}" if note else "")
     return DecodedImage(image=rgb, sha256=pixel_digest(rgb), note=note)
 
 
 def pixel_digest(image: Image.Image) -> str:
     """Hex sha256 of an RGB image's width, height and pixels."""
-    size = np.array(image.size, dtype="<u4").tobytes()
-    return hashlib.sha256(size + image.tobytes()).hexdigest()
+    digest = hashlib.sha256(np.array(image.size, dtype="<u4").tobytes())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def thumbnail_webp(image: Image.Image, longest_side: int) -> bytes:

@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -71,13 +72,26 @@ def test_total_bytes_are_limited(monkeypatch):
     ("data", "reason"),
     [
         (zipped({}), "holds no files"),
-        (zipped({"a.png": PICTURE})[:-30], "zip is damaged"),
-        (zipped({"a.png": PICTURE})[:40] + b"PK\x05\x06" + bytes(18), "holds no files|damaged"),
+        (zipped({"a.png": PICTURE})[:-30], "zip cannot be opened"),
+        (
+            zipped({"a.png": PICTURE})[:40] + b"PK\x05\x06" + bytes(18),
+            "holds no files|cannot be opened",
+        ),
     ],
 )
 def test_damaged_and_empty_zips_are_one_row(data, reason):
     (found,) = reasons([("z.zip", data)])
     assert pytest.importorskip("re").search(reason, found)
+
+
+def test_a_zip_of_too_many_entries_is_refused_before_they_are_listed():
+    many = zipped({f"{n:0200d}": b"" for n in range(50_000)}, zipfile.ZIP_STORED)
+    start = time.perf_counter()
+    (found,) = reasons([("z.zip", many)])
+    assert "table of contents is too large" in found
+    assert time.perf_counter() - start < 0.5
+    with_more = zipped({f"{n}": b"" for n in range(66_000)}, zipfile.ZIP_STORED)  # needs zip64
+    assert "table of contents is too large" in reasons([("z.zip", with_more)])[0]
 
 
 def test_an_encrypted_entry_is_refused():
