@@ -95,12 +95,13 @@ def map_figure(
     """
     figure = go.Figure()
     shown = stratified_sample(labels, MAP_POINTS)
+    size, opacity = (4, 0.5) if len(shown) > 2_000 else (7, 0.8)
     for label, name in enumerate(classes):
         rows = shown[labels[shown] == label]
         figure.add_scattergl(
             x=coordinates[rows, 0], y=coordinates[rows, 1], mode="markers", name=name,
             customdata=[["train", int(row)] for row in rows],
-            marker={"size": 4, "opacity": 0.5,
+            marker={"size": size, "opacity": opacity,
                     "color": CLASS_COLOURS[label % len(CLASS_COLOURS)]},
             hovertemplate=f"{name}<extra>learned from</extra>",
         )  # fmt: skip
