@@ -1,4 +1,4 @@
-"""What a workspace says of itself, and the digests that make it trustworthy."""
+"""What a workspace says of itself, and the digests that show damage."""
 
 import hashlib
 import json

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.manifest import Skipped, WorkspaceError
-from app.uploads import THUMBNAIL_SIDE
+from app.uploads import THUMBNAIL_SIDE, printable
 from models.classifier import Classifier, NonFiniteOutput
 from models.images import DecodedImage, ImageRefused, thumbnail_webp
 from models.imagesets import ImageFolder
@@ -42,6 +42,8 @@ def once(path: Path, write: Callable[[Path], None], read: Callable[[Path], T]) -
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name("partial-" + path.name)
+        if partial.is_dir():
+            shutil.rmtree(partial)
         write(partial)
         os.replace(partial, path)
     return read(path)
@@ -106,7 +108,9 @@ def _write_shard(
     reading = folder.read(rows, lambda decoded: _reduce(decoded, classifier.preprocessing))
     for row, image in zip(rows, reading, strict=True):
         if isinstance(image, ImageRefused):
-            skipped.append(Skipped(folder.root.name, folder.names[row], str(image)))
+            skipped.append(
+                Skipped(folder.root.name, printable(Path(folder.names[row])), str(image))
+            )
         else:
             kept.append(row)
             images.append(image)
@@ -122,7 +126,9 @@ def _write_shard(
             activations=activations,
             labels=np.array([folder.labels[row] for row in kept], np.int32),
             ids=np.stack([image.id for image in images]),
-            names=Blobs.pack([folder.names[row].encode() for row in kept]),
+            names=Blobs.pack(
+                [folder.names[row].encode("utf-8", "backslashreplace") for row in kept]
+            ),
             thumbnails=Blobs.pack([image.thumbnail for image in images]),
         ).save(target)
     return skipped

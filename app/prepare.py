@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
@@ -21,11 +22,12 @@ from tqdm import tqdm
 
 from app.manifest import Manifest, WorkspaceError, all_digests
 from app.observing import observe_folder, once, skipped_report
-from explain.head import refit_head
+from explain.head import RefitDidNotConverge, refit_head
 from explain.influence import LARGEST_HEAD, HeadInfluence
 from explain.map import fit_map, place
 from models.bank import Bank, CalibrationSet, shared_ids
 from models.classifier import Classifier
+from models.images import ImageRefused, decode_image, thumbnail_webp
 from models.imagesets import ImageFolder
 from models.loading import load_network
 from models.observed import ObservedSet
@@ -33,6 +35,7 @@ from models.preprocessing import Preprocessing
 from ood.detectors import DETECTORS, Detector, load_detector, save_detector
 from ood.temperature import fit_temperature
 
+SAMPLE_SIDE = 512
 _SAMPLES_OWN = 8
 
 
@@ -73,7 +76,6 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     Raises:
         WorkspaceError: when something is there already or the inputs do not fit together.
         WeightsRefused, HeadNotFound, UnknownArchitecture: when the classifier does not load.
-        RefitDidNotConverge: when influences would be wrong.
     """
     if target.exists():
         raise WorkspaceError(f"{target} exists already. Delete it, or choose another name.")
@@ -85,7 +87,8 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     _start_or_resume(build, _fingerprint(recipe, (train, calibration)))
 
     save_tensors(
-        {k: t.contiguous() for k, t in network.state_dict().items()}, build / "weights.safetensors"
+        {k: t.detach().clone() for k, t in network.state_dict().items()},
+        build / "weights.safetensors",
     )
     learned = observe_folder(classifier, train, build / "bank", np.float16)
     unseen = observe_folder(classifier, calibration, build / "unseen", np.float32)
@@ -156,11 +159,11 @@ def _open_folders(recipe: Recipe) -> tuple[ImageFolder, ImageFolder]:
                 f"The {kind} folder has classes that the model does not: {', '.join(surplus[:5])}. "
                 f"It knows {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}."
             )
-    if missing := sorted(set(classes) - set(train.classes)):
-        raise WorkspaceError(
-            f"{len(missing)} classes of the model have no training folder: "
-            f"{', '.join(missing[:5])}. Every class needs training images."
-        )
+        if missing := sorted(set(classes) - set(folder.classes)):
+            raise WorkspaceError(
+                f"{len(missing)} classes of the model have no {kind} folder: "
+                f"{', '.join(missing[:5])}. Every class needs {kind} images."
+            )
     return _relabel(train, classes), _relabel(calibration, classes)
 
 
@@ -178,11 +181,13 @@ def _fingerprint(recipe: Recipe, folders: Sequence[ImageFolder]) -> str:
     settings = (recipe.model, asdict(recipe.preprocessing), recipe.classes)
     digest.update(json.dumps(settings).encode())
     for name in sorted(recipe.weights):
-        digest.update(name.encode() + recipe.weights[name].contiguous().numpy().tobytes())
+        tensor = recipe.weights[name].contiguous().reshape(-1)
+        digest.update(name.encode() + tensor.view(torch.uint8).numpy().tobytes())
     for folder in folders:
         for name in folder.names:
             stat = (folder.root / name).stat()
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            facts = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            digest.update(facts.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -220,8 +225,13 @@ def _fit_influence(build: Path, bank: Bank) -> dict[str, float] | None:
     elif not summary.exists():
         tqdm.write("refit the head and invert its Hessian")
         labels = np.asarray(bank.images.labels)
-        head = refit_head(activations.features, labels, bank.num_classes)
-        influence = HeadInfluence.fit(bank, head)
+        try:
+            head = refit_head(activations.features, labels, bank.num_classes)
+            influence = HeadInfluence.fit(bank, head)
+        except (RefitDidNotConverge, np.linalg.LinAlgError) as error:
+            tqdm.write(f"{error} This workspace will show no influences.")
+            summary.write_text("null")
+            return None
         save_file(
             {
                 "theta": head.theta,
@@ -259,12 +269,22 @@ def _write_samples(
     samples.mkdir()
     if recipe.samples is not None:
         for path in sorted(p for p in recipe.samples.iterdir() if p.is_file()):
-            shutil.copyfile(path, samples / path.name)
+            _write_sample(path, samples / f"{path.stem}.webp")
         return
     labels, first = np.unique(held_out.labels, return_index=True)
     for number, (label, row) in enumerate(zip(labels, first, strict=True), start=1):
         if number > _SAMPLES_OWN:
             break
-        source = calibration.root / held_out.name(int(row))
         name = calibration.classes[label].replace("/", " ")
-        shutil.copyfile(source, samples / f"{number:02d} {name}{source.suffix}")
+        source = calibration.root / held_out.name(int(row))
+        _write_sample(source, samples / f"{number:02d} {name}.webp")
+
+
+def _write_sample(source: Path, target: Path) -> None:
+    """A reduced copy without metadata; a file that is no image is left out."""
+    try:
+        decoded = decode_image(source.read_bytes())
+    except (ImageRefused, OSError) as error:
+        tqdm.write(f"no sample of {source.name}: {error}")
+        return
+    target.write_bytes(thumbnail_webp(decoded.image, SAMPLE_SIDE))

@@ -15,7 +15,6 @@ from app.workspace import Inspection, Workspace
 from explain.influence import Influences
 from ood.decision import Decision
 
-FORMATS = ("json", "csv", "parquet")
 NEIGHBOURS_SHOWN = 8
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 

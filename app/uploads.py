@@ -1,6 +1,7 @@
 """What people hand in: files, zips, folders; each becomes an image or a reason."""
 
 import io
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _MAX_ZIP_CONTENTS = 10 * 2**20
 
 @dataclass(frozen=True)
 class UploadedImage:
-    """An image ready to be inspected; its file's bytes are gone.
+    """An image ready to be inspected, without its file's bytes.
 
     Attributes:
         name: the client's file name; for showing only.
@@ -96,16 +97,14 @@ def expand(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes] | R
     for name, data in files:
         entries = _zip_entries(name, data) if _is_zip(data) else iter([(name, data)])
         for entry in entries:
-            if isinstance(entry, RefusedImage):
-                yield entry
-                continue
             images += 1
-            total += len(entry[1])
+            total += 0 if isinstance(entry, RefusedImage) else len(entry[1])
             if images <= MAX_BATCH_IMAGES and total <= MAX_BATCH_BYTES:
                 yield entry
                 continue
             limit = f"{MAX_BATCH_IMAGES:,} images and {MAX_BATCH_BYTES >> 20} MB"
-            yield RefusedImage(entry[0], f"Over the limit of {limit} a batch.")
+            label = entry.name if isinstance(entry, RefusedImage) else entry[0]
+            yield RefusedImage(label, f"Over the limit of {limit} a batch.")
             if _is_zip(data):
                 yield RefusedImage(name, "The rest of this zip is over the limit too.")
                 break
@@ -114,6 +113,7 @@ def expand(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes] | R
 def read_paths(paths: Iterable[Path]) -> Iterator[tuple[str, bytes] | RefusedImage]:
     """Files, the files of folders, and the images in zips; hidden files are passed over."""
     for path in paths:
+        name = printable(path)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
             yield from read_paths(p for p in inside if p.is_file())
@@ -122,13 +122,18 @@ def read_paths(paths: Iterable[Path]) -> Iterator[tuple[str, bytes] | RefusedIma
             if path.suffix.lower() != ".zip" and path.stat().st_size > MAX_IMAGE_BYTES:
                 limit = f"the limit is {MAX_IMAGE_BYTES >> 20} MB"
                 size = path.stat().st_size / 2**20
-                yield RefusedImage(str(path), f"The file has {size:.0f} MB; {limit}.")
+                yield RefusedImage(name, f"The file has {size:.0f} MB; {limit}.")
                 continue
             data = path.read_bytes()
         except OSError as error:
-            yield RefusedImage(str(path), f"The file cannot be read: {error.strerror}.")
+            yield RefusedImage(name, f"The file cannot be read: {error.strerror}.")
             continue
-        yield from _zip_entries(str(path), data) if _is_zip(data) else [(str(path), data)]
+        yield from _zip_entries(name, data) if _is_zip(data) else [(name, data)]
+
+
+def printable(path: Path) -> str:
+    """A path as text, even when its bytes are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _is_zip(data: bytes) -> bool:
@@ -138,7 +143,7 @@ def _is_zip(data: bytes) -> bool:
 def _count_entries(data: bytes) -> int:
     try:
         return min(len(_open_zip(data).infolist()), MAX_BATCH_IMAGES)
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # said when its entries are read
         return 1
 
 
@@ -158,7 +163,7 @@ def _open_zip(data: bytes) -> zipfile.ZipFile:
 def _zip_entries(name: str, data: bytes) -> Iterator[tuple[str, bytes] | RefusedImage]:
     try:
         archive = _open_zip(data)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # damaged, or of a version to come
         yield RefusedImage(name, f"The zip cannot be opened: {error}.")
         return
     entries = [e for e in archive.infolist() if not e.is_dir() and not _is_hidden(e.filename)]

@@ -96,7 +96,9 @@ class Workspace:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a prepared workspace; nothing in it is executed or unpickled.
+        """Open a prepared workspace; nothing in it is unpickled.
+
+        A model given as module:function is imported and called: open only workspaces you trust.
 
         Raises:
             WorkspaceError: when it is incomplete, damaged or changed.
@@ -180,7 +182,7 @@ class Workspace:
 
     def explain(self, activations: Activations, row: int) -> Influences | None:
         """Which training images made one image's prediction, against its runner-up."""
-        if self.influence is None:
+        if self.influence is None or len(self.classes) < 2:
             return None
         against, target = np.argsort(activations.logits[row])[-2:]
         return self.influence.explain(

@@ -52,12 +52,14 @@ class HeadInfluence:
         residuals: (N, C) float32, d_i.
         inverse_hessian: (C (D + 1), C (D + 1)) float32.
         self_influence: (N,) float32, g_i' H^-1 g_i with g_i = d_i (x) h_i.
+        theta: (C, D + 1), the refitted head.
     """
 
     features: np.ndarray
     residuals: np.ndarray
     inverse_hessian: np.ndarray
     self_influence: np.ndarray
+    theta: np.ndarray
 
     @classmethod
     def fit(cls, bank: Bank, head: RefittedHead) -> Self:
@@ -79,7 +81,11 @@ class HeadInfluence:
         features, residuals = features.astype(np.float32), residuals.astype(np.float32)
         if self_influence is None:
             self_influence = _quadratic_forms(features, residuals, inverse)
-        return cls(features, residuals, inverse, self_influence)
+        return cls(features, residuals, inverse, self_influence, theta)
+
+    def predict(self, features: np.ndarray) -> int:
+        """The class that the refitted head gives to an image of (D,) features."""
+        return int((self.theta @ np.append(features, 1)).argmax())
 
     def on_margin(self, features: np.ndarray, target: int, against: int) -> np.ndarray:
         """Every training image's influence on one image's margin.

@@ -27,11 +27,16 @@ def find_anatomy(network: nn.Module, example: Tensor) -> tuple[nn.Linear, list[n
     """
     heads: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
     stages: dict[tuple[int, ...], tuple[nn.Module, Tensor]] = {}
+    images: set[torch.Size] = set()  # (K, H, W) as convolutions make them; others may be (H, W, K)
 
     def remember(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if isinstance(module, nn.Linear) and isinstance(output, Tensor):
             heads[module] = (inputs[0], output)
-        elif isinstance(output, Tensor) and output.ndim == 4 and output.shape[-2:].numel() > 1:
+        if not (isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1):
+            return
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            images.add(output.shape[1:])
+        if output.shape[1:] in images:
             stages[tuple(output.shape[-2:])] = (module, channel_means(output))
 
     handles = [module.register_forward_hook(remember) for module in network.modules()]

@@ -2,6 +2,7 @@
 
 import importlib
 
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
@@ -22,18 +23,20 @@ def build_architecture(name: str, num_classes: int) -> nn.Module:
     """
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        if name not in list_models():
+        if name not in list_models(module=torchvision.models):
             raise UnknownArchitecture(
                 f"torchvision has no architecture {name!r}; give one of its names "
                 "(such as resnet18), or module:function."
             )
-        # Inception and GoogLeNet refuse init_weights' default silence; the rest ignore weights.
         return get_model(name, weights=None, num_classes=num_classes)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise UnknownArchitecture(f"{name!r} cannot be imported: {error}") from error
-    network = function(num_classes=num_classes)
+    try:
+        network = function(num_classes=num_classes)
+    except TypeError as error:
+        raise UnknownArchitecture(f"{name!r} does not take num_classes: {error}") from error
     if not isinstance(network, nn.Module):
         raise UnknownArchitecture(f"{name!r} returned {type(network).__name__}, not an nn.Module.")
     return network

@@ -18,8 +18,6 @@ MAX_IMAGE_PIXELS = 40_000_000
 # Pillow's own limit warns at 89 and refuses at 179 megapixels; ours is lower and always refuses.
 Image.MAX_IMAGE_PIXELS = None
 
-# What Pillow raises on damaged files, as seen by fuzzing its readers.
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError)
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 
 
@@ -62,7 +60,7 @@ def decode_image(data: bytes) -> DecodedImage:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageRefused(f"Not an image Kindred can read ({', '.join(FORMATS)}).") from None
-    except _DECODER_ERRORS as error:
+    except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         raise ImageRefused(f"The image is damaged: {error}") from None
     with opened:
         width, height = opened.size
@@ -75,10 +73,10 @@ def decode_image(data: bytes) -> DecodedImage:
             opened.load()
             # Not n_frames: to count them a GIF is read to its end.
             animated = getattr(opened, "is_animated", False)
-            rgb, note = _to_rgb(ImageOps.exif_transpose(opened))
+            rgb, note = _to_rgb(_upright(opened))
         except ImageRefused:
             raise
-        except (MemoryError, *_DECODER_ERRORS) as error:
+        except Exception as error:
             raise ImageRefused(f"The image is damaged: {error}") from None
     if animated:
         note = "first of several frames" + (f"; {note}" if note else "")
@@ -104,12 +102,19 @@ def thumbnail_webp(image: Image.Image, longest_side: int) -> bytes:
     return buffer.getvalue()
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF is no EXIF
+        return image
+
+
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     if image.mode in _SIXTEEN_BIT_MODES:
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageRefused("The image has 32-bit values; Kindred reads 8 and 16 bits.")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
+        image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
         return image.convert("RGB"), "16-bit values scaled to 8"
     if image.mode == "F":
         raise ImageRefused("The image has floating-point values, which have no fixed range.")

@@ -32,6 +32,9 @@ def load_network(model: str, state: dict[str, Tensor], num_classes: int, source:
     """
     network = build_architecture(model, num_classes)
     expected = network.state_dict()
+    # Files from before PyTorch counted batches lack the counters; nothing here reads them.
+    counters = {name: t for name, t in expected.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
     missing = sorted(expected.keys() - state.keys())
     surplus = sorted(state.keys() - expected.keys())
     if missing or surplus:
@@ -98,7 +101,7 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
         WeightsRefused: when this machine cannot fetch them; says from where and what to do.
     """
     try:
-        return dict(entry.get_state_dict(progress=True, check_hash=True))
+        return dict(entry.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsRefused(
             f"{entry} could not be downloaded from {entry.url} ({error}). Fetch that file on "

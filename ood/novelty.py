@@ -1,31 +1,42 @@
-"""Which flagged images look alike."""
+"""Which flagged images look alike, and like nothing known."""
 
 import numpy as np
 from sklearn.cluster import HDBSCAN
 
 from models.bank import normalise_rows
 
-SMALLEST_CLUSTER = 5
+SMALLEST_GROUP = 5
+_CONTEXT = 1_000
+_OWN_SHARE = 0.8
 
 
-def cluster_flagged(features: np.ndarray) -> np.ndarray:
+def group_flagged(features: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Group flagged images by their features, not by their place on a map.
 
-    HDBSCAN (Campello, Moulavi and Sander, PAKDD 2013) on unit vectors; a group has at least
-    five images.
+    HDBSCAN (Campello, Moulavi and Sander, PAKDD 2013) on unit vectors, over the flagged images
+    and up to 1,000 normal ones together: without normal images beside them, odd normal images
+    form groups too. A cluster is a group when at least five, and four in five, of its images are
+    flagged ones.
 
     Args:
         features: (N, D) of flagged images.
+        normal: (M, D) of held-out images of the known classes.
 
     Returns:
-        (N,) int: 0 for the largest group, 1 for the next, ...; -1 for images like no other.
+        (N,) int: 0 for the largest group, 1 for the next, ...; -1 for images in none.
     """
-    if len(features) < SMALLEST_CLUSTER:
-        return np.full(len(features), -1)
-    found = HDBSCAN(
-        min_cluster_size=SMALLEST_CLUSTER, allow_single_cluster=True, copy=True
-    ).fit_predict(normalise_rows(features))
-    sizes = np.bincount(found[found >= 0], minlength=1)
-    rank = np.empty_like(sizes)
-    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return np.where(found >= 0, rank[found], -1)
+    groups = np.full(len(features), -1)
+    if len(features) < SMALLEST_GROUP:
+        return groups
+    context = normal[:: max(1, -(-len(normal) // _CONTEXT))]
+    together = normalise_rows(np.concatenate([features, context]))
+    found = HDBSCAN(min_cluster_size=SMALLEST_GROUP, min_samples=3, copy=True).fit_predict(together)
+    members = [np.flatnonzero(found[: len(features)] == c) for c in range(found.max() + 1)]
+    apart = [
+        rows
+        for cluster, rows in enumerate(members)
+        if len(rows) >= max(SMALLEST_GROUP, _OWN_SHARE * (found == cluster).sum())
+    ]
+    for rank, rows in enumerate(sorted(apart, key=len, reverse=True)):
+        groups[rows] = rank
+    return groups

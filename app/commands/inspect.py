@@ -1,6 +1,7 @@
 """`python -m app inspect`: one record per image, without a screen."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from itertools import islice
@@ -57,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
         if args.out is None:
             count = _write_records(workspace, args, sys.stdout.buffer)
         else:
-            with args.out.open("wb") as out:
-                count = _write_records(workspace, args, out)
+            count = _write_file(workspace, args)
     except OSError as error:
         print(f"The records could not be written: {error}", file=sys.stderr)
         return 1
@@ -66,6 +66,18 @@ def run(args: argparse.Namespace) -> int:
         print("There are no files in there.", file=sys.stderr)
         return 2
     return 1 if count.refused else 0
+
+
+def _write_file(workspace: "Workspace", args: argparse.Namespace) -> "_Count":
+    """Complete or not at all, and never among the images that are being read."""
+    if args.out.exists() and not args.out.is_file():  # a device or a pipe
+        with args.out.open("wb") as out:
+            return _write_records(workspace, args, out)
+    partial = args.out.with_name(f".{args.out.name}.partial")
+    with partial.open("wb") as out:
+        count = _write_records(workspace, args, out)
+    os.replace(partial, args.out)
+    return count
 
 
 @dataclass

@@ -42,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     """0 when the workspace is there, 1 when it could not be made, 2 on wrong usage."""
     from app.manifest import WorkspaceError
     from app.prepare import Recipe, prepare
-    from explain.head import RefitDidNotConverge
     from models.anatomy import HeadNotFound
     from models.architectures import UnknownArchitecture
     from models.loading import (
@@ -70,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
             weights = download_weights(entry)
             preprocessing = published_preprocessing(entry)
             classes = tuple(entry.meta["categories"])
-        if preprocessing is None or args.image_size or args.mean or args.std:
-            preprocessing = Preprocessing(
-                image_size=args.image_size or 224,
-                mean=tuple(args.mean or DEFAULT_MEAN),
-                std=tuple(args.std or DEFAULT_STD),
-                resize=args.resize,
-            )
+        published = preprocessing or Preprocessing(224, DEFAULT_MEAN, DEFAULT_STD)
+        preprocessing = Preprocessing(
+            image_size=args.image_size or published.image_size,
+            resize=args.resize or (0 if args.image_size else published.resize),
+            mean=tuple(args.mean or published.mean),
+            std=tuple(args.std or published.std),
+        )
         if args.classes:
             lines = args.classes.read_text(encoding="utf-8").splitlines()
             classes = tuple(line.strip() for line in lines if line.strip())
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     except (WorkspaceError, WeightsRefused, HeadNotFound, UnknownArchitecture) as error:
         print(error, file=sys.stderr)
         return 1
-    except (RefitDidNotConverge, OSError) as error:
+    except OSError as error:
         print(f"{error} What is done so far is kept; run it again to go on.", file=sys.stderr)
         return 1
     print(

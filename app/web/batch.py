@@ -12,7 +12,7 @@ from app.uploads import RefusedImage
 from app.web.job import Batch
 from app.web.pictures import data_url
 from app.web.state import session
-from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, VERDICT_SIGN, plain
+from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, VERDICT_SIGN, literal, plain
 from app.workspace import Workspace
 from ood.decision import Decision, Verdict
 from ood.fdr import benjamini_hochberg, largest_batch_for_lone_outlier
@@ -42,7 +42,7 @@ def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
 
 def show_refused(refused: Sequence[RefusedImage]) -> None:
     """Files that could not be inspected, each with its reason."""
-    rows = [{"File": plain(r.name), "Why": plain(r.reason)} for r in refused]
+    rows = [{"File": literal(r.name), "Why": plain(r.reason)} for r in refused]
     label = f"{len(refused):,} files could not be inspected"
     with (
         st.expander(label, icon=":material/block:"),
@@ -52,12 +52,13 @@ def show_refused(refused: Sequence[RefusedImage]) -> None:
 
 
 def show_discoveries(batch: Batch, p_values: np.ndarray, calibration_size: int) -> np.ndarray:
-    """Which flags survive false-discovery control over the batch; returns them, (N,) bool."""
+    """Which images stand out with false-discovery control over the batch; returns (N,) bool."""
     found = benjamini_hochberg(p_values, FALSE_DISCOVERY_RATE)
     largest = largest_batch_for_lone_outlier(FALSE_DISCOVERY_RATE, calibration_size)
     st.markdown(
         f"**{found.sum():,}** of these {len(found):,} images stand out from the batch as a whole: "
-        f"of such a list, at most {FALSE_DISCOVERY_RATE:.0%} are expected to be normal images."
+        f"in such a list, whatever the level above, at most {FALSE_DISCOVERY_RATE:.0%} normal "
+        "images are to be expected if normal ones are like those held out."
     )
     if len(found) > largest:
         st.caption(
@@ -120,7 +121,7 @@ def show_table(
                 format="%.4f", help="Share of normal images that look at least this odd."
             ),
             "Stands out": st.column_config.CheckboxColumn(
-                help="Flagged with the false-discovery rate of the whole batch held at 10%."
+                help="In a list of which at most 10% are expected to be normal images."
             ),
             "Group": st.column_config.TextColumn(help="Flagged images that look alike."),
         },
@@ -154,7 +155,7 @@ def show_steps(batch: Batch, order: Sequence[int]) -> None:
             disabled=position == len(order) - 1,
             on_click=lambda: session().select(order[position + 1]),
         )
-        name = plain(batch.images[selected].name)
+        name = literal(batch.images[selected].name)
         st.markdown(f"**{position + 1} of {len(order)}** {name}")
 
 

@@ -90,7 +90,7 @@ def map_figure(
         calibration_flagged: (F, 2) places of calibration images that are flagged.
         places: (M, 2) of the inspected images; all are drawn.
         verdicts: M of them.
-        names: M names for hovering.
+        names: M names for hovering, as they are.
         clusters: (M,) group of each image; -1 for none.
     """
     figure = go.Figure()
@@ -99,11 +99,12 @@ def map_figure(
     for label, name in enumerate(classes):
         rows = shown[labels[shown] == label]
         figure.add_scattergl(
-            x=coordinates[rows, 0], y=coordinates[rows, 1], mode="markers", name=name,
+            x=coordinates[rows, 0], y=coordinates[rows, 1], mode="markers",
+            name=literal_hover(name),
             customdata=[["train", int(row)] for row in rows],
             marker={"size": size, "opacity": opacity,
                     "color": CLASS_COLOURS[label % len(CLASS_COLOURS)]},
-            hovertemplate=f"{name}<extra>learned from</extra>",
+            hovertemplate=f"{literal_hover(name)}<extra>learned from</extra>",
         )  # fmt: skip
     figure.add_scattergl(
         x=calibration_flagged[:, 0], y=calibration_flagged[:, 1], mode="markers",
@@ -116,7 +117,8 @@ def map_figure(
             continue
         figure.add_scattergl(
             x=places[chosen, 0], y=places[chosen, 1], mode="markers", name=f"yours: {verdict}",
-            customdata=[["image", row] for row in chosen], text=[names[row] for row in chosen],
+            customdata=[["image", row] for row in chosen],
+            text=[literal_hover(names[row]) for row in chosen],
             marker={"size": 13 if len(verdicts) == 1 else 10, "color": MARK_COLOUR[verdict],
                     "symbol": MARK_SYMBOL[verdict], "line": {"width": 1.5, "color": "white"}},
             hovertemplate="%{text}<extra>" + verdict + "</extra>",
@@ -136,6 +138,11 @@ def map_figure(
         legend={"itemsizing": "constant", "orientation": "h", "y": -0.02, "font": {"size": 13}},
     )  # fmt: skip
     return figure
+
+
+def literal_hover(text: str) -> str:
+    """Text that Plotly takes literally: no tags, no template fields."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("%", "&#37;")
 
 
 def stratified_sample(labels: np.ndarray, size: int) -> np.ndarray:

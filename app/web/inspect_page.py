@@ -23,7 +23,7 @@ from app.web.reasons import show_attribution, show_influences, show_neighbours
 from app.web.resources import open_workspace
 from app.web.state import session
 from app.web.verdict import show_verdict
-from app.web.wording import level_sentence, plain
+from app.web.wording import level_sentence, literal, plain
 from app.workspace import Workspace
 from ood.conformal import realised_interval
 from ood.decision import can_decide
@@ -75,6 +75,7 @@ def show_progress() -> None:
     if job is None or not job.running:
         st.rerun()
     else:
+        job.watch()
         share = min(job.done / max(job.total, 1), 1.0)
         st.progress(share, f"Inspecting: {job.done:,} of {job.total:,}")
 
@@ -84,7 +85,7 @@ def show_results(workspace: Workspace, batch: Batch, level: float, numbers: bool
     inspection = batch.inspection
     if inspection is None:
         for refused in batch.refused[:20]:
-            st.error(f"**{plain(refused.name)}** {plain(refused.reason)}", icon=":material/block:")
+            st.error(f"{literal(refused.name)} {plain(refused.reason)}", icon=":material/block:")
         if not batch.refused:
             st.info("There were no images in there.", icon=":material/image_not_supported:")
         return

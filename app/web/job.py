@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from app.uploads import (
 from app.workspace import Inspection, Workspace
 
 MICRO_BATCH = 16
+ABANDONED_AFTER_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class InspectionJob:
         self._refused: list[RefusedImage] = []
         self._parts: list[Inspection] = []
         self._cancelled = False
+        self._watched_at = time.monotonic()
         executor.submit(self._step)
 
     @property
@@ -69,12 +72,17 @@ class InspectionJob:
         """Whether there is more to come."""
         return self.batch is None and not self.error
 
+    def watch(self) -> None:
+        """Say that somebody still waits; a job that nobody watches for two minutes stops."""
+        self._watched_at = time.monotonic()
+
     def cancel(self) -> None:
         """Stop after the current micro-batch."""
         self._cancelled = True
 
     def _step(self) -> None:
-        if self._cancelled:
+        if self._cancelled or time.monotonic() - self._watched_at > ABANDONED_AFTER_S:
+            self.error = "The inspection was stopped, since nobody waited for it."
             return
         try:
             files = list(islice(self._files, MICRO_BATCH))

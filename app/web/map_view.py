@@ -13,7 +13,7 @@ from app.web.pictures import enlarged, gallery
 from app.web.wording import plain
 from app.workspace import Workspace
 from ood.decision import Decision
-from ood.novelty import cluster_flagged
+from ood.novelty import SMALLEST_GROUP, group_flagged
 
 SELECTION_SHOWN = 24
 _SIDE = 72
@@ -77,14 +77,9 @@ def _figure(
         _workspace.calibration_places[flagged],
         _batch.inspection.places if inspected else np.empty((0, 2)),  # type: ignore[union-attr]
         [decision.verdict for decision in _decisions],
-        [plain_hover(image.name) for image in _batch.images] if _batch else [],
+        [image.name for image in _batch.images] if _batch else [],
         _clusters,
     )
-
-
-def plain_hover(name: str) -> str:
-    """A file name that Plotly's hover text takes literally."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace("%", "&#37;")
 
 
 def _show_selection(
@@ -124,15 +119,21 @@ def flagged_clusters(
     assert batch.inspection is not None  # groups are made of inspected images only
     flagged = np.array([decision.flagged for decision in decisions])
     features = batch.inspection.activations.features
-    return _clusters(str(workspace.path), batch.digest, level, features, flagged)
+    normal = workspace.calibration.images.activations.features
+    return _clusters(str(workspace.path), batch.digest, level, features, flagged, normal)
 
 
 @st.cache_data(max_entries=64, show_spinner="Grouping flagged images ...")
 def _clusters(
-    path: str, digest: str, level: float, _features: np.ndarray, _flagged: np.ndarray
+    path: str,
+    digest: str,
+    level: float,
+    _features: np.ndarray,
+    _flagged: np.ndarray,
+    _normal: np.ndarray,
 ) -> np.ndarray:
     groups = np.full(len(_flagged), -1)
-    groups[_flagged] = cluster_flagged(_features[_flagged])
+    groups[_flagged] = group_flagged(_features[_flagged], _normal)
     return groups
 
 
@@ -141,14 +142,17 @@ def show_clusters(batch: Batch, decisions: Sequence[Decision], clusters: np.ndar
     flagged = sum(decision.flagged for decision in decisions)
     if flagged == 0:
         return
-    st.markdown("#### Unknown images that look alike")
+    st.markdown("#### Flagged images that look alike")
     groups = int(clusters.max(initial=-1)) + 1
     if groups == 0:
-        st.caption(f"None of the {flagged:,} flagged images form a group of five or more.")
+        st.caption(
+            f"None of the {flagged:,} flagged images form a group of "
+            f"{SMALLEST_GROUP} or more apart from the known classes."
+        )
         return
     st.caption(
-        "Flagged images grouped by what the model sees in them, not by the map. A group may be a "
-        "new class, or one fault seen many times."
+        "Grouped by what the model sees in them, not by the map. A group may be a new class, one "
+        "fault seen many times, or normal images that are odd in the same way."
     )
     for group in range(groups):
         rows = np.flatnonzero(clusters == group)

@@ -41,13 +41,19 @@ def show_influences(
 ) -> None:
     """The training images that made the answer, and those that spoke against it."""
     influences = workspace.explain(inspection.activations, row)
-    if influences is None:
+    if influences is None or workspace.influence is None:
         st.caption(
             ":material/info: This model's last layer is too large for exact influences, so the "
             "training images that taught it this answer are not shown."
         )
         return
     target, against = workspace.classes[influences.target], workspace.classes[influences.against]
+    refitted = workspace.influence.predict(inspection.activations.features[row])
+    if refitted != influences.target:
+        st.caption(
+            ":material/info: The refitted last layer, on which influences are exact, would say "
+            f"{plain(workspace.classes[refitted])} here: read these two rows with care."
+        )
     columns = st.columns(2, gap="large")
     for column, title, meaning, rows, values in (
         (
@@ -80,7 +86,7 @@ def show_influences(
     if numbers:
         st.caption(
             f"Numbers: predicted change of the margin, logit of {plain(target)} minus logit of "
-            f"{plain(against)}, if that one image were left out of training."
+            f"{plain(against)}, if that one image were left out and the last layer refitted."
         )
 
 

@@ -1,5 +1,6 @@
 """What all users share: opened workspaces, and the one thread that runs classifiers."""
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import streamlit as st
 import torch
 
 from app.workspace import Workspace
+from models.classifier import NonFiniteOutput
 
 
 @st.cache_resource(show_spinner="Opening the workspace ...", max_entries=4)
@@ -24,7 +26,8 @@ def open_workspace(path: str) -> Workspace:
     workspace = Workspace.open(Path(path))
     example = workspace.classifier.preprocessing
     shape = (1, example.channels, example.image_size, example.image_size)
-    workspace.inspect(torch.zeros(shape, dtype=torch.uint8).numpy(), influences=True)
+    with contextlib.suppress(NonFiniteOutput):  # of a black image a network may think nothing
+        workspace.inspect(torch.zeros(shape, dtype=torch.uint8).numpy(), influences=True)
     return workspace
 
 

@@ -13,6 +13,7 @@ from app.web.wording import (
     VERDICT_ICON,
     advice,
     confidence_sentence,
+    literal,
     plain,
     verdict_sentence,
 )
@@ -37,7 +38,7 @@ def show_verdict(
     left, right = st.columns([2, 5], gap="medium")
     with left:
         st.image(enlarged(image.picture, PICTURE_SIDE), width="stretch", alt=image.name)
-        facts = f"{plain(image.name)}  \n{image.width} x {image.height} pixels"
+        facts = f"{literal(image.name)}  \n{image.width} x {image.height} pixels"
         st.caption(facts + (f"  \n{image.note}" if image.note else ""))
     with right:
         st.badge(

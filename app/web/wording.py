@@ -20,6 +20,13 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
+def literal(text: str) -> str:
+    """A name from outside as inline code: no link, no icon, no picture comes of it."""
+    text = " ".join(text.split()) or "(no name)"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}"
+
+
 def out_of(share: float) -> str:
     """0.62 as "62 in 100", 0.0034 as "3 in 1,000"."""
     for base in (100, 1_000, 10_000, 100_000):
@@ -31,10 +38,8 @@ def out_of(share: float) -> str:
 def verdict_sentence(decision: Decision, calibration_size: int) -> str:
     """What the verdict means, with its p-value in words."""
     if decision.verdict is Verdict.KNOWN:
-        return (
-            f"Looks like what it was trained on: {out_of(decision.p_value)} normal images "
-            "look at least this odd."
-        )
+        share = out_of(decision.p_value)
+        return f"Nothing unusual found: {share} normal images look at least this odd."
     if decision.p_value * (calibration_size + 1) < 1.5:
         rarity = f"not one of {calibration_size:,} normal images looks this odd"
     else:
@@ -47,7 +52,7 @@ def verdict_sentence(decision: Decision, calibration_size: int) -> str:
 def confidence_sentence(decision: Decision, class_name: str, confidence: float) -> str:
     """What the classifier answers, and when its confidence means nothing."""
     sure = "over 99.9%" if confidence > 0.999 else f"{confidence:.1%}"
-    if decision.verdict is Verdict.UNKNOWN:
+    if decision.flagged:
         return (
             f"It would say **{class_name}**, {sure} sure - a number that means nothing for images "
             "unlike those it learned from."
@@ -66,7 +71,7 @@ def advice(decision: Decision, confidence: float) -> str:
         return "Do not use its answer."
     if decision.verdict is Verdict.UNSURE or confidence < CONFIDENT:
         return "Let a person look before using its answer."
-    return "Its answer can be used."
+    return "No reason found to doubt its answer."
 
 
 def level_sentence(level: float, flagged: int, size: int, realised: tuple[float, float]) -> str:
@@ -74,5 +79,5 @@ def level_sentence(level: float, flagged: int, size: int, realised: tuple[float,
     low, high = realised
     return (
         f"Of {size:,} normal images held out for this, **{flagged:,}** are flagged at {level:.1%}. "
-        f"For new normal images expect {low:.1%} to {high:.1%}."
+        f"For new normal images of the same mix of classes expect {low:.1%} to {high:.1%}."
     )

@@ -36,7 +36,7 @@ class Mahalanobis:
     info: ClassVar = DetectorInfo(
         name="mahalanobis",
         title="Mahalanobis distance",
-        question="Is it far from every class, counted in that class's own spread?",
+        question="Is it far from every class, counted in the spread that classes have?",
         consumes=frozenset({"features"}),
         paper=Paper(
             "Mueller and Hein", "ICML", 2025,
@@ -79,7 +79,7 @@ class LayeredMahalanobis:
         question="Is it far from every class, from its edges and textures up to its shape?",
         consumes=frozenset({"features", "channels"}),
         paper=Paper(
-            "Lee, Lee, Lee and Shin", "NeurIPS", 2018,
+            "after Lee, Lee, Lee and Shin", "NeurIPS", 2018,
             "A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
             "Adversarial Attacks",
             "https://arxiv.org/abs/1807.03888",

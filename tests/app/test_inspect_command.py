@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -74,6 +75,14 @@ def test_refused_files_are_rows_and_the_status_says_so(images, tmp_path):
     assert records[2]["file"].endswith("c.png") and records[2]["verdict"] is None
     assert main(["inspect", str(images), "--format", "parquet", "--out", str(out)]) == 1
     assert pq.read_table(out).num_rows == 3
+
+
+def test_the_output_may_lie_among_the_images_and_names_may_be_any(images, demo):
+    (images / "a.png").rename(images / os.fsdecode(b"caf\xe9.png"))
+    out = images / "out.json"
+    assert main(["inspect", str(images), "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 2
+    assert not list(images.glob(".*"))
 
 
 def test_the_command_as_people_type_it(images):

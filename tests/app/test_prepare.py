@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -37,9 +38,9 @@ def test_a_prepared_workspace_opens_and_inspects(tiny_workspace, fashion_test):
     inspection = workspace.inspect(fashion_test[0][:5], influences=True)
     assert len(inspection) == 5 and len(inspection.influences) == 5
     assert [path.name for path in workspace.samples] == [
-        "01 Coat.png",
-        "02 Sandal.png",
-        "03 Trouser.png",
+        "01 Coat.webp",
+        "02 Sandal.webp",
+        "03 Trouser.webp",
     ]
     assert workspace.manifest.skipped == () and workspace.manifest.leaked == 0
     assert not list(tiny_workspace.parent.glob(".*"))
@@ -164,9 +165,14 @@ def test_no_calibration_images_is_an_error(folders, tiny_weights, tmp_path, caps
 
 def test_classes_that_do_not_match_are_an_error(folders, tiny_weights, tmp_path, capsys):
     arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
-    shutil.copytree(folders / "train" / "Coat", folders / "train" / "Hat")
+    for folder in ("train", "calibration"):
+        shutil.copytree(folders / folder / "Coat", folders / folder / "Hat")
     assert "do not match the head's size" in refused(arguments, capsys)
-    shutil.rmtree(folders / "train" / "Hat")
+    for folder in ("train", "calibration"):
+        shutil.rmtree(folders / folder / "Hat")
+    shutil.move(folders / "calibration" / "Coat", tmp_path / "Coat")
+    assert "no calibration folder: Coat" in refused(arguments, capsys)
+    shutil.move(tmp_path / "Coat", folders / "calibration" / "Coat")
     shutil.copytree(folders / "calibration" / "Coat", folders / "calibration" / "Hat")
     assert "calibration folder has classes that the model does not: Hat" in refused(
         arguments, capsys
@@ -240,6 +246,21 @@ def test_a_workspace_from_before_a_detector_existed_opens(tiny_workspace, monkey
     fewer = {n: d for n, d in app.prepare.DETECTORS.items() if n != "gen"}
     monkeypatch.setattr("app.workspace.DETECTORS", fewer | {"new": None})
     assert list(Workspace.open(tiny_workspace).detectors) == list(fewer)
+
+
+def test_odd_names_and_sample_files_do_no_harm(folders, tiny_weights, tmp_path):
+    odd = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(next((folders / "train" / "Coat").iterdir()), folders / "train" / "Coat" / odd)
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / ".DS_Store").write_bytes(b"x")
+    shutil.copy(next((folders / "train" / "Coat").iterdir()), samples / "1 Coat.png")
+    arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
+    assert main([*arguments, "--samples", str(samples)]) == 0
+    workspace = Workspace.open(tmp_path / "w")
+    names = [workspace.bank.images.name(row) for row in range(len(workspace.bank.images))]
+    assert any("caf" in name for name in names)
+    assert [path.name for path in workspace.samples] == ["1 Coat.webp"]
 
 
 def test_a_large_head_goes_without_influences(

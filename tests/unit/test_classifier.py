@@ -75,7 +75,7 @@ def test_outputs_and_classes_must_be_as_many():
     [
         ("resnet18", 512, [64, 64, 128, 256]),
         ("mobilenet_v3_small", 1024, [16, 72, 96, 288, 576]),
-        ("swin_t", 768, None),  # it computes in (N, H, W, channels): whatever stages it shows
+        ("swin_t", 768, [96]),  # its blocks compute in (N, H, W, channels), which are no images
     ],
 )
 def test_head_and_stages_are_found_in_torchvision_networks(name, features, stages):
@@ -85,7 +85,7 @@ def test_head_and_stages_are_found_in_torchvision_networks(name, features, stage
     )
     assert seen.features.shape == (2, features)
     widths = [stage.shape[1] for stage in seen.channels]
-    assert stages is None or widths == stages
+    assert widths == stages
 
 
 def test_a_head_that_is_no_linear_layer_is_refused():
@@ -106,6 +106,8 @@ def test_a_network_for_other_inputs_is_refused():
         ("nowhere:network", "cannot be imported"),
         ("models.architectures:nothing", "cannot be imported"),
         ("builtins:dict", "returned dict"),
+        ("builtins:len", "does not take num_classes"),
+        ("fcn_resnet50", "no architecture"),
     ],
 )
 def test_unknown_architectures_are_refused(name, message):

@@ -156,6 +156,17 @@ def test_exif_rotation_is_applied():
     assert decoded.image.getpixel((5, 0)) == (0, 0, 0)
 
 
+def test_damaged_exif_is_no_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise(), "JPEG", exif=exif)
+    start = data.index(b"Exif") + 6
+    for place in range(start, start + 18):
+        for value in (0, 1, 0x7F, 0xFF):
+            broken = data[:place] + bytes([value]) + data[place + 1 :]
+            assert decode_image(broken).image.size in ((20, 12), (12, 20))
+
+
 def test_values_without_a_fixed_range_are_refused():
     with pytest.raises(ImageRefused, match="floating-point"):
         decode_image(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
@@ -170,7 +181,9 @@ def test_one_pixel_is_an_image():
 @given(st.binary(max_size=200), st.sampled_from(["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"]))
 @settings(max_examples=300, deadline=None)
 def test_garbled_files_decode_or_are_refused(garbage, format):
-    data = encoded(noise(), format)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise(), format, **({} if format in ("GIF", "BMP") else {"exif": exif}))
     middle = len(data) // 3
     try:
         decode_image(data[:middle] + garbage + data[middle + len(garbage) :])

@@ -94,6 +94,20 @@ def test_a_zip_of_too_many_entries_is_refused_before_they_are_listed():
     assert "table of contents is too large" in reasons([("z.zip", with_more)])[0]
 
 
+def test_a_zip_of_a_version_to_come_is_one_row():
+    data = bytearray(zipped({"a.png": PICTURE}))
+    data[data.rindex(b"PK\x01\x02") + 6] = 99
+    assert "cannot be opened" in reasons([("z.zip", bytes(data))])[0]
+    assert count_files([("z.zip", bytes(data))]) == 1
+
+
+def test_refused_entries_count_towards_the_batch(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_BATCH_IMAGES", 3)
+    monkeypatch.setattr(uploads, "MAX_IMAGE_BYTES", 10)
+    data = zipped({f"{n}.png": bytes(11) for n in range(9)})
+    assert len(reasons([("z.zip", data)])) == 5  # three, the fourth, and one row for the rest
+
+
 def test_an_encrypted_entry_is_refused():
     data = bytearray(zipped({"a.png": PICTURE}))
     data[6] |= 1

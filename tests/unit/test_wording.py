@@ -1,6 +1,6 @@
 import pytest
 
-from app.web.wording import advice, confidence_sentence, out_of, plain, verdict_sentence
+from app.web.wording import advice, confidence_sentence, literal, out_of, plain, verdict_sentence
 from ood.decision import Decision, Verdict
 
 
@@ -28,7 +28,7 @@ def test_the_smallest_p_value_is_not_rounded_up_to_something():
 
 
 def test_advice_needs_a_known_image_and_a_sure_answer():
-    assert advice(decision(Verdict.KNOWN, 0.5), 0.99) == "Its answer can be used."
+    assert advice(decision(Verdict.KNOWN, 0.5), 0.99) == "No reason found to doubt its answer."
     assert "person" in advice(decision(Verdict.KNOWN, 0.5), 0.6)
     assert "person" in advice(decision(Verdict.UNSURE, 0.03), 0.99)
     assert advice(decision(Verdict.UNKNOWN, 0.001), 0.99) == "Do not use its answer."
@@ -39,6 +39,11 @@ def test_confidence_is_said_with_what_it_is_worth():
     assert confidence_sentence(known, "Coat", 0.9996) == "It says **Coat** and is over 99.9% sure."
     assert "expect 40 in 100 such answers to be wrong" in confidence_sentence(known, "Coat", 0.6)
     assert "means nothing" in confidence_sentence(unknown, "Coat", 0.99)
+
+
+def test_names_from_outside_are_code():
+    assert literal("https://evil.example/`x`.png") == "`` https://evil.example/`x`.png ``"
+    assert literal("") == "` (no name) `"
 
 
 @pytest.mark.parametrize(
