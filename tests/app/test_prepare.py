@@ -21,6 +21,7 @@ from app.manifest import Manifest, WorkspaceError
 from app.workspace import Workspace
 from models.classifier import Classifier
 from models.images import pixel_digest
+from ood.temperature import fit_temperature
 from tests.conftest import ROOT, prepare_arguments
 
 
@@ -71,6 +72,12 @@ def test_the_demos_calibration_scores_are_those_of_its_detectors(demo):
         np.testing.assert_allclose(
             detector.score(activations), demo.calibration_scores[name][rows], rtol=1e-3, atol=1e-4
         )
+
+
+def test_the_demos_temperature_is_that_of_its_calibration_images(demo):
+    images = demo.calibration.images
+    again = fit_temperature(images.activations.logits, images.labels)
+    assert demo.manifest.temperature == pytest.approx(again, rel=1e-6)
 
 
 def test_a_refit_detector_is_the_demos(demo):

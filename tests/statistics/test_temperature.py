@@ -27,6 +27,15 @@ def test_confidence_on_the_demo_is_calibrated(demo, demo_inspection, fashion_tes
     assert sum(gaps) < 0.02
 
 
+def test_a_hundred_right_answers_are_not_certainty():
+    """With no error among n images, confidence stays near 1 - 1/n, the rule of succession."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 100)
+    logits = np.eye(3)[labels] * rng.uniform(2, 3, (100, 1))
+    confidence = probabilities(logits, fit_temperature(logits, labels)).max(axis=1)
+    assert 0.97 < confidence.mean() < 0.999
+
+
 def test_certain_labels_stay_in_range():
     logits = np.eye(3)[[0, 1, 2] * 10] * 100
     temperature = fit_temperature(logits, np.array([0, 1, 2] * 10))

@@ -136,6 +136,6 @@ def test_the_gpu_gives_the_verdicts_of_the_cpu(demo, fashion_test):
             network, manifest.preprocessing, manifest.classes, torch.device(device)
         )
         workspace = replace(demo, classifier=classifier)
-        decisions = workspace.decide(workspace.inspect(fashion_test[0][:2000]), 0.05)
+        decisions = workspace.decide(workspace.inspect(fashion_test[0][:1000]), 0.05)
         verdicts.append([(d.verdict, d.predicted) for d in decisions])
-    assert sum(a != b for a, b in zip(*verdicts, strict=True)) <= 2  # of 2,000: ties of rounding
+    assert verdicts[0] == verdicts[1]
