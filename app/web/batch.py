@@ -87,8 +87,7 @@ def show_table(
         key="filter",
         label_visibility="collapsed",
     )
-    order = sorted(range(len(decisions)), key=lambda row: decisions[row].p_value)
-    order = [row for row in order if not chosen or decisions[row].verdict in chosen]
+    order = oddest_first(decisions, chosen)
     selected = selected_row(order)
     table = pd.DataFrame(
         {
@@ -128,6 +127,12 @@ def show_table(
         alt="Inspected images, the oddest first",
     )
     return order
+
+
+def oddest_first(decisions: Sequence[Decision], chosen: Sequence[Verdict]) -> list[int]:
+    """Rows by p-value, of the chosen verdicts; of all when none is chosen or none fits any more."""
+    order = sorted(range(len(decisions)), key=lambda row: decisions[row].p_value)
+    return [row for row in order if decisions[row].verdict in chosen] or order
 
 
 def selected_row(order: Sequence[int]) -> int:

@@ -2,13 +2,16 @@
 
 import time
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.web import inputs
+from app.web.batch import oddest_first
 from app.web.job import InspectionJob
 from app.web.resources import inference_executor
 from app.web.state import _KEY, Session
+from ood.decision import Verdict, decide
 from tests.conftest import ROOT
 
 
@@ -101,6 +104,17 @@ def test_a_batch_is_a_table_with_its_refusals(page, test_png):
     assert "1 of 6" in found
     next(b for b in page.button if b.label == "Next").click().run()
     assert "2 of 6" in texts(page) and not page.exception
+
+
+def test_a_filter_shows_its_verdicts_and_all_when_a_moved_level_leaves_none():
+    p_values = np.array([0.5, 0.001, 0.02])
+    strict, loose = (
+        decide(p_values, np.zeros(3, int), level=level, calibration_size=999, detector="knn")
+        for level in (0.005, 0.05)
+    )
+    assert oddest_first(loose, []) == [1, 2, 0]
+    assert oddest_first(loose, [Verdict.UNSURE]) == [2]
+    assert oddest_first(strict, [Verdict.UNSURE]) == [1, 2, 0]
 
 
 def test_only_refused_files_are_reasons(page):
