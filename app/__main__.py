@@ -1,10 +1,10 @@
-"""`python -m app`: the web app; with `inspect` or `prepare`: the same without a screen."""
+"""`python -m app`: the web app; with `inspect` and others: the same without a screen."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from app.commands import inspect, prepare, serve
+from app.commands import compare, inspect, prepare, serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Why an image classifier decided what it did, and when not to trust it.",
     )
     commands = parser.add_subparsers(dest="command")
-    for command in (serve, inspect, prepare):
+    for command in (serve, inspect, compare, prepare):
         command.add_parser(commands)
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):

@@ -4,6 +4,14 @@ import streamlit as st
 
 st.set_page_config(page_title="Kindred", page_icon=":material/fingerprint:", layout="wide")
 st.navigation(
-    [st.Page("web/inspect_page.py", title="Inspect", icon=":material/search:", default=True)],
+    [
+        st.Page("web/inspect_page.py", title="Inspect", icon=":material/search:", default=True),
+        st.Page(
+            "web/detectors_page.py",
+            title="Detectors",
+            icon=":material/leaderboard:",
+            url_path="detectors",
+        ),
+    ],
     position="top",
 ).run()

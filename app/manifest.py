@@ -9,7 +9,7 @@ from typing import Any, Self
 from app.locations import MANIFEST
 from models.preprocessing import Preprocessing
 
-FORMAT = 1
+FORMAT = 2
 
 
 class WorkspaceError(Exception):
@@ -36,6 +36,9 @@ class Manifest:
         preprocessing: from image to input.
         classes: C names in the order of the logits.
         detector: name of the default one.
+        chosen_by: every detector's AUROC on made-up outliers, by which the default was chosen.
+        fit_seconds: what fitting each detector took.
+        tuning: how many held-out images finished the detectors, apart from those that calibrate.
         temperature: that calibrates the confidence.
         calibration_accuracy: share of the calibration images classified as labelled.
         leaked: calibration images left out because the training set has them too.
@@ -51,6 +54,9 @@ class Manifest:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     detector: str
+    chosen_by: dict[str, float]
+    fit_seconds: dict[str, float]
+    tuning: int
     temperature: float
     calibration_accuracy: float
     leaked: int

@@ -16,7 +16,7 @@ from app.uploads import THUMBNAIL_SIDE, printable
 from models.classifier import Classifier, NonFiniteOutput
 from models.images import DecodedImage, ImageRefused, thumbnail_webp
 from models.imagesets import ImageFolder
-from models.observed import Blobs, ObservedSet, join_observed
+from models.observed import Blobs, ObservedSet, join_observed, stored_name
 from models.preprocessing import Preprocessing
 
 T = TypeVar("T")
@@ -126,9 +126,7 @@ def _write_shard(
             activations=activations,
             labels=np.array([folder.labels[row] for row in kept], np.int32),
             ids=np.stack([image.id for image in images]),
-            names=Blobs.pack(
-                [folder.names[row].encode("utf-8", "backslashreplace") for row in kept]
-            ),
+            names=Blobs.pack([stored_name(folder.names[row]).encode() for row in kept]),
             thumbnails=Blobs.pack([image.thumbnail for image in images]),
         ).save(target)
     return skipped

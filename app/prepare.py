@@ -15,24 +15,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 from tqdm import tqdm
 
+from app.fitting import (
+    Materials,
+    fit_influence,
+    fit_panel,
+    fit_patches,
+    fit_the_map,
+    score_normal,
+    score_outliers,
+)
 from app.manifest import Manifest, WorkspaceError, all_digests
 from app.observing import observe_folder, once, skipped_report
-from explain.head import RefitDidNotConverge, refit_head
-from explain.influence import LARGEST_HEAD, HeadInfluence
-from explain.map import fit_map, place
-from models.bank import Bank, CalibrationSet, shared_ids
+from app.outliers import CHOOSING
+from models.bank import Bank, CalibrationSet, NotHeldOut, TuningSet, shared_ids, split_held_out
 from models.classifier import Classifier
 from models.images import ImageRefused, decode_image, thumbnail_webp
 from models.imagesets import ImageFolder
 from models.loading import load_network
 from models.observed import ObservedSet
 from models.preprocessing import Preprocessing
-from ood.detectors import DETECTORS, Detector, load_detector, save_detector
+from ood.selection import choose_default, mean_auroc
 from ood.temperature import fit_temperature
 
 SAMPLE_SIDE = 512
@@ -53,8 +59,10 @@ class Recipe:
         weights_source: where they come from, for messages.
         preprocessing: from image to input.
         classes: names in the order of the logits; None for the sorted class folders.
-        detector: name of the default one.
+        detector: name of the default one; "" to choose it on made-up outliers.
         samples: folder of images to try; None for a few calibration images.
+        unknown: folder of images of other classes, by class, to compare detectors on only.
+        odin: whether to fit ODIN too, which needs passes of its own.
     """
 
     name: str
@@ -68,6 +76,8 @@ class Recipe:
     classes: tuple[str, ...] | None
     detector: str
     samples: Path | None
+    unknown: Path | None = None
+    odin: bool = False
 
 
 def prepare(recipe: Recipe, target: Path) -> Manifest:
@@ -80,11 +90,13 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     if target.exists():
         raise WorkspaceError(f"{target} exists already. Delete it, or choose another name.")
     train, calibration = _open_folders(recipe)
+    unknown = _open_unknown(recipe.unknown)
     classes = recipe.classes or train.classes
     network = load_network(recipe.model, recipe.weights, len(classes), recipe.weights_source)
     classifier = Classifier(network, recipe.preprocessing, classes)
     build = target.with_name(f".{target.name}.preparing")
-    _start_or_resume(build, _fingerprint(recipe, (train, calibration)))
+    folders = (train, calibration, *([unknown] if unknown else []))
+    _start_or_resume(build, _fingerprint(recipe, folders))
 
     save_tensors(
         {k: t.detach().clone() for k, t in network.state_dict().items()},
@@ -99,25 +111,42 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
             "There are no calibration images left: every one of them is a training image too. "
             "No error rate can be stated without images held out from training."
         )
-    held_out = once(
-        build / "calibration",
-        lambda path: unseen.images.take(np.flatnonzero(~leaked)).save(path),
-        ObservedSet.open,
+    held_out = unseen.images.take(np.flatnonzero(~leaked))
+    try:
+        tuned, calibrated = split_held_out(held_out)
+    except NotHeldOut as error:
+        raise WorkspaceError(str(error)) from error
+    tuning_set = TuningSet(held_out.take(tuned), bank)
+    calibration_set = CalibrationSet(
+        once(
+            build / "calibration",
+            lambda path: held_out.take(calibrated).save(path),
+            ObservedSet.open,
+        ),
+        bank,
     )
-    calibrated = CalibrationSet(held_out, bank)
 
-    _fit_detectors(build, bank, calibrated)
-    refit = _fit_influence(build, bank)
-    _fit_map(build, bank, calibrated)
-    _write_samples(build, recipe, calibration, held_out)
-    logits, labels = held_out.activations.logits, held_out.labels
+    on = Materials(build, classifier, bank, tuning_set, calibration_set, train, calibration)
+    panel, seconds = fit_panel(on, odin=recipe.odin)
+    tuning_scores = score_normal(on, panel)
+    outliers = score_outliers(on, panel, unknown)
+    auroc = mean_auroc(tuning_scores, {name: outliers[name] for name in CHOOSING})
+    fit_patches(on)
+    refit = fit_influence(build, bank)
+    fit_the_map(build, bank, calibration_set)
+    _write_samples(build, recipe, calibration, calibration_set.images)
+    logits = calibration_set.images.activations.logits
+    labels = calibration_set.images.labels
     manifest = Manifest(
         name=recipe.name,
         about=recipe.about,
         model=recipe.model,
         preprocessing=recipe.preprocessing,
         classes=classes,
-        detector=recipe.detector,
+        detector=recipe.detector or choose_default(auroc),
+        chosen_by=auroc,
+        fit_seconds=seconds,
+        tuning=len(tuning_set),
         temperature=fit_temperature(logits, labels),
         calibration_accuracy=float((logits.argmax(axis=1) == labels).mean()),
         leaked=int(leaked.sum()),
@@ -127,6 +156,11 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     for leftover in (
         build / "fingerprint",
         build / "refit.json",
+        build / "fit_seconds.json",
+        build / "tuning_scores.safetensors",
+        # Only fitting reads them: of the training images, features and logits are kept.
+        *(build / "bank").glob("means-*.npy"),
+        *(build / "bank").glob("maxima-*.npy"),
         skipped_report(build / "bank"),
         skipped_report(build / "unseen"),
     ):
@@ -167,6 +201,13 @@ def _open_folders(recipe: Recipe) -> tuple[ImageFolder, ImageFolder]:
     return _relabel(train, classes), _relabel(calibration, classes)
 
 
+def _open_unknown(folder: Path | None) -> ImageFolder | None:
+    try:
+        return None if folder is None else ImageFolder.open(folder)
+    except FileNotFoundError as error:
+        raise WorkspaceError(f"There are no images of unknown classes: {error}") from error
+
+
 def _relabel(folder: ImageFolder, classes: Sequence[str]) -> ImageFolder:
     """The same folder with labels in the order of the model's classes."""
     index = [classes.index(name) for name in folder.classes]
@@ -178,7 +219,7 @@ def _relabel(folder: ImageFolder, classes: Sequence[str]) -> ImageFolder:
 def _fingerprint(recipe: Recipe, folders: Sequence[ImageFolder]) -> str:
     """Digest of everything that a resumed run must find unchanged."""
     digest = hashlib.sha256()
-    settings = (recipe.model, asdict(recipe.preprocessing), recipe.classes)
+    settings = (recipe.model, asdict(recipe.preprocessing), recipe.classes, recipe.odin)
     digest.update(json.dumps(settings).encode())
     for name in sorted(recipe.weights):
         tensor = recipe.weights[name].contiguous().reshape(-1)
@@ -197,67 +238,6 @@ def _start_or_resume(build: Path, fingerprint: str) -> None:
         shutil.rmtree(build)
     build.mkdir(parents=True, exist_ok=True)
     stamp.write_text(fingerprint)
-
-
-def _fit_detectors(build: Path, bank: Bank, calibration: CalibrationSet) -> None:
-    scores = {}
-    for name, kind in tqdm(DETECTORS.items(), desc="fit detectors"):
-        detector: Detector = once(
-            build / f"detectors/{name}.safetensors",
-            lambda path, kind=kind: save_detector(kind.fit(bank), path),  # type: ignore[misc]
-            lambda path, kind=kind: load_detector(kind, path),  # type: ignore[misc]
-        )
-        scores[name] = detector.score(calibration.activations)
-    save_file(scores, build / "calibration_scores.safetensors")
-
-
-def _fit_influence(build: Path, bank: Bank) -> dict[str, float] | None:
-    """Refit the head and invert its Hessian; None when the head is too large for that."""
-    summary = build / "refit.json"
-    activations = bank.images.activations
-    size = bank.head.weight.size + bank.head.bias.size
-    if size > LARGEST_HEAD:
-        tqdm.write(
-            f"The head has {size:,} weights, more than the {LARGEST_HEAD:,} whose Hessian is "
-            "inverted exactly: this workspace will show no influences."
-        )
-        summary.write_text("null")
-    elif not summary.exists():
-        tqdm.write("refit the head and invert its Hessian")
-        labels = np.asarray(bank.images.labels)
-        try:
-            head = refit_head(activations.features, labels, bank.num_classes)
-            influence = HeadInfluence.fit(bank, head)
-        except (RefitDidNotConverge, np.linalg.LinAlgError) as error:
-            tqdm.write(f"{error} This workspace will show no influences.")
-            summary.write_text("null")
-            return None
-        save_file(
-            {
-                "theta": head.theta,
-                "inverse_hessian": influence.inverse_hessian,
-                "self_influence": influence.self_influence,
-            },
-            build / "influence.safetensors",
-        )
-        same = head.logits(activations.features).argmax(axis=1) == activations.logits.argmax(axis=1)
-        facts = {"l2": head.l2, "gradient_norm": head.gradient_norm, "agreement": same.mean()}
-        summary.write_text(json.dumps(facts))
-    refit: dict[str, float] | None = json.loads(summary.read_text())
-    return refit
-
-
-def _fit_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:
-    tqdm.write("fit the map")
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, fit_map(bank.images.activations.features))
-
-    coordinates = once(build / "map.npy", write, np.load)
-    neighbours = calibration.activations.neighbours
-    assert neighbours is not None  # a CalibrationSet's activations are located
-    np.save(build / "calibration_map.npy", place(neighbours, coordinates))
 
 
 def _write_samples(

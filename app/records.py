@@ -40,6 +40,8 @@ def image_record(
         "verdict": decision.verdict.value,
         "p_value": decision.p_value,
         "level": decision.level,
+        "realised": list(decision.realised),
+        "calibration_size": decision.calibration_size,
         "detector": decision.detector,
         "scores": {
             name: {"score": float(s[row]), "p_value": float(inspection.p_values[name][row])}
@@ -64,7 +66,8 @@ def refused_record(refused: RefusedImage) -> Record:
     """The same fields, empty but for the reason."""
     return {
         "file": refused.name, "sha256": None, "predicted": None, "confidence": None,
-        "verdict": None, "p_value": None, "level": None, "detector": None, "scores": None,
+        "verdict": None, "p_value": None, "level": None, "realised": None,
+        "calibration_size": None, "detector": None, "scores": None,
         "neighbours": None, "influences": None, "map": None, "note": None,
         "error": refused.reason,
     }  # fmt: skip
@@ -138,6 +141,8 @@ def _flat(record: Record) -> Record:
                 flat[f"{name}_p_value"] = entry["p_value"]
         elif key == "map":
             flat["map_x"], flat["map_y"] = value or (None, None)
+        elif key == "realised":
+            flat["realised_low"], flat["realised_high"] = value or (None, None)
         else:
             flat[key] = json.dumps(value) if isinstance(value, list | dict) else value
     return flat

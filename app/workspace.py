@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from app.manifest import Manifest, WorkspaceError
+from app.outliers import read_outliers
 from explain.attribution import integrated_gradients
 from explain.influence import HeadInfluence, Influences
 from explain.map import place
@@ -18,9 +19,12 @@ from models.bank import Bank, CalibrationSet
 from models.classifier import Classifier
 from models.loading import load_network, read_state_dict
 from models.observed import ObservedSet
-from ood.conformal import ConformalCalibration
-from ood.decision import Decision, decide
-from ood.detectors import DETECTORS, Detector, load_detector
+from ood.conditional import METHODS, conditional_p_values
+from ood.conformal import ConformalCalibration, MondrianCalibration
+from ood.decision import Decision, Rule, decide, flagging_rank
+from ood.panel import Panel
+from ood.patches import PatchBank, PatchMap
+from ood.store import load_fitted
 from ood.temperature import probabilities
 
 INFLUENCES_SHOWN = 6
@@ -74,8 +78,11 @@ class Workspace:
         classifier: on the best device there is.
         bank: the training images.
         calibration: the held-out images.
-        detectors: fitted, by name, the default first.
+        panel: the detectors.
         calibration_scores: detector name to (n,) scores of the calibration images, in their order.
+        training_scores: detector name to scores of a sample of the training images.
+        outliers: name of a ready-made set to detector name to its scores.
+        patches: of training images; None when the network keeps no places.
         conformal: detector name to its calibration.
         influence: on the refitted head; None when the head is too large.
         coordinates: (N, 2) of the training images on the map.
@@ -87,8 +94,11 @@ class Workspace:
     classifier: Classifier
     bank: Bank
     calibration: CalibrationSet
-    detectors: dict[str, Detector]
+    panel: Panel
     calibration_scores: dict[str, np.ndarray]
+    training_scores: dict[str, np.ndarray]
+    outliers: dict[str, dict[str, np.ndarray]]
+    patches: PatchBank | None
     conformal: dict[str, ConformalCalibration]
     influence: HeadInfluence | None
     coordinates: np.ndarray
@@ -113,9 +123,7 @@ class Workspace:
             bank = Bank(ObservedSet.open(path / "bank"), classifier.head)
             calibration = CalibrationSet(ObservedSet.open(path / "calibration"), bank)
             scores = load_file(path / "calibration_scores.safetensors")
-            # A workspace has the detectors that there were when it was prepared.
-            names = [manifest.detector, *(n for n in DETECTORS if n in scores)]
-            names = list(dict.fromkeys(names))
+            patches = path / "patches.safetensors"
             influence = None
             if manifest.refit is not None:
                 stored = load_file(path / "influence.safetensors")
@@ -128,12 +136,13 @@ class Workspace:
                 classifier=classifier,
                 bank=bank,
                 calibration=calibration,
-                detectors={
-                    name: load_detector(DETECTORS[name], path / f"detectors/{name}.safetensors")
-                    for name in names
-                },
+                # A workspace has the detectors that there were when it was prepared.
+                panel=Panel.load(path / "panel", manifest.fit_seconds),
                 calibration_scores=scores,
-                conformal={name: ConformalCalibration(np.sort(scores[name])) for name in names},
+                training_scores=load_file(path / "training_scores.safetensors"),
+                outliers=read_outliers(load_file(path / "outliers.safetensors")),
+                patches=load_fitted(PatchBank, patches) if patches.exists() else None,
+                conformal={n: ConformalCalibration(np.sort(s)) for n, s in scores.items()},
                 influence=influence,
                 coordinates=np.load(path / "map.npy"),
                 calibration_places=np.load(path / "calibration_map.npy"),
@@ -151,16 +160,22 @@ class Workspace:
         """Image files that a visitor can try, in order."""
         return sorted((self.path / "samples").glob("*"))
 
-    def inspect(self, pixels: np.ndarray, *, influences: bool = False) -> Inspection:
+    def inspect(
+        self, pixels: np.ndarray, *, influences: bool = False, gradients: bool = False
+    ) -> Inspection:
         """One pass over N images, and everything that follows from it.
 
         Args:
             pixels: (N, channels, S, S) uint8, as `Preprocessing.pixels` makes them.
             influences: whether to explain each image by training images too.
+            gradients: whether to score with ODIN too, which takes about five passes more; where
+                it decides, it scores in any case.
         """
         activations = self.bank.locate(self.classifier.observe(pixels))
         chances = probabilities(activations.logits, self.manifest.temperature)
-        scores = {name: d.score(activations) for name, d in self.detectors.items()}
+        scores = self.panel.score(activations)
+        if gradients or self.manifest.detector not in scores:
+            scores |= self.panel.score_gradients(self.classifier, pixels)
         assert activations.neighbours is not None  # locate has just set them
         return Inspection(
             activations=activations,
@@ -172,13 +187,65 @@ class Workspace:
             influences=self._explain_all(activations) if influences else None,
         )
 
-    def decide(self, inspection: Inspection, level: float) -> list[Decision]:
-        """A decision for each image by the default detector; no pass is made."""
+    @cached_property
+    def mondrian(self) -> MondrianCalibration:
+        """The default detector's calibration by predicted class."""
+        return MondrianCalibration.fit(
+            self.calibration_scores[self.manifest.detector],
+            self._calibration_predicted,
+            len(self.classes),
+        )
+
+    def p_values(self, inspection: Inspection, rule: Rule) -> np.ndarray:
+        """(N,) p-values of the default detector, in the sense that the rule asks for."""
         detector = self.manifest.detector
+        if rule.by_class:
+            p_values = self.mondrian.p_values(inspection.scores[detector], inspection.predicted)
+        else:
+            p_values = inspection.p_values[detector]
+        if not rule.method:
+            return p_values
+        adjusted, sizes = np.empty(len(p_values)), self._sizes(inspection, rule)
+        for size in np.unique(sizes):
+            rows = sizes == size
+            bounds = METHODS[rule.method](int(size))
+            adjusted[rows] = conditional_p_values(p_values[rows], bounds)
+        return adjusted
+
+    def decide(self, inspection: Inspection, rule: Rule) -> list[Decision]:
+        """A decision for each image by the default detector; no pass is made."""
         return decide(
-            inspection.p_values[detector], inspection.predicted, level=level,
-            calibration_size=len(self.conformal[detector]), detector=detector,
+            self.p_values(inspection, rule), inspection.predicted, level=rule.level,
+            calibration_size=self._sizes(inspection, rule), detector=self.manifest.detector,
+            method=rule.method,
         )  # fmt: skip
+
+    def reference(self, rule: Rule, predicted: int) -> ConformalCalibration:
+        """The calibration images that an image of this predicted class is compared with."""
+        if rule.by_class:
+            return self.mondrian.categories[self.mondrian.category_of[predicted]]
+        return self.conformal[self.manifest.detector]
+
+    def threshold(self, rule: Rule, predicted: int) -> float:
+        """The default detector's score above which an image of this predicted class is flagged."""
+        reference = self.reference(rule, predicted)
+        rank = flagging_rank(rule.level, len(reference), rule.method)
+        return reference.threshold_of_rank(rank)
+
+    def calibration_flagged(self, rule: Rule) -> np.ndarray:
+        """(n,) bool: which calibration images the rule would flag."""
+        thresholds = [self.threshold(rule, c) for c in range(len(self.classes))]
+        scores = self.calibration_scores[self.manifest.detector]
+        return scores > np.array(thresholds)[self._calibration_predicted]
+
+    @cached_property
+    def _calibration_predicted(self) -> np.ndarray:
+        return self.calibration.images.activations.logits.argmax(axis=1)
+
+    def _sizes(self, inspection: Inspection, rule: Rule) -> np.ndarray:
+        if rule.by_class:
+            return self.mondrian.sizes(inspection.predicted)
+        return np.full(len(inspection), len(self.conformal[self.manifest.detector]))
 
     def explain(self, activations: Activations, row: int) -> Influences | None:
         """Which training images made one image's prediction, against its runner-up."""
@@ -188,6 +255,12 @@ class Workspace:
         return self.influence.explain(
             activations.features[row], int(target), int(against), INFLUENCES_SHOWN
         )
+
+    def patch_map(self, pixels: np.ndarray) -> PatchMap | None:
+        """Where one image, (channels, S, S) uint8, is unlike anything learned; another pass."""
+        if self.patches is None:
+            return None
+        return self.patches.locate(self.classifier.observe_patches(pixels[None])[0])
 
     def attribute(self, pixels: np.ndarray, target: int) -> np.ndarray:
         """Where the classifier looked; see `integrated_gradients`."""

@@ -27,13 +27,16 @@ class Activations:
     Attributes:
         logits: (N, C).
         features: (N, D), the input of the last linear layer.
-        channels: (N, K_l) for each stage l, the mean of each channel over space.
+        means: (N, K_l) for each stage l, the mean of each channel over space; without the stage
+            whose means are the features.
+        maxima: (N, K_l) for each stage l, the maximum of each channel over space.
         neighbours: where the images lie in the Bank; None before `Bank.locate`.
     """
 
     logits: np.ndarray
     features: np.ndarray
-    channels: tuple[np.ndarray, ...] = ()
+    means: tuple[np.ndarray, ...] = ()
+    maxima: tuple[np.ndarray, ...] = ()
     neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
@@ -41,17 +44,21 @@ class Activations:
             raise ValueError(
                 f"logits {self.logits.shape} and features {self.features.shape} must be matrices."
             )
-        lengths = {len(part) for part in (self.logits, self.features, *self.channels)}
+        lengths = {len(part) for part in (self.logits, self.features, *self.means, *self.maxima)}
         if len(lengths) > 1:
-            raise ValueError(f"logits, features and channels differ in length: {lengths}.")
+            raise ValueError(f"logits, features, means and maxima differ in length: {lengths}.")
 
     def __len__(self) -> int:
         return len(self.logits)
 
     def take(self, rows: np.ndarray) -> Self:
         """Some of the images, without neighbours."""
-        channels = tuple(stage[rows] for stage in self.channels)
-        return type(self)(self.logits[rows], self.features[rows], channels)
+        return type(self)(
+            logits=self.logits[rows],
+            features=self.features[rows],
+            means=tuple(stage[rows] for stage in self.means),
+            maxima=tuple(stage[rows] for stage in self.maxima),
+        )
 
     def with_neighbours(self, neighbours: Neighbours) -> Self:
         """The same activations, placed in the Bank."""
@@ -64,9 +71,8 @@ def join_activations(parts: Sequence[Activations]) -> Activations:
     return Activations(
         logits=np.concatenate([part.logits for part in parts]),
         features=np.concatenate([part.features for part in parts]),
-        channels=tuple(
-            np.concatenate(stage) for stage in zip(*(p.channels for p in parts), strict=True)
-        ),
+        means=_join_stages([part.means for part in parts]),
+        maxima=_join_stages([part.maxima for part in parts]),
         neighbours=Neighbours(
             rows=np.concatenate([n.rows for n in neighbours]),
             distances=np.concatenate([n.distances for n in neighbours]),
@@ -76,6 +82,10 @@ def join_activations(parts: Sequence[Activations]) -> Activations:
     )
 
 
+def _join_stages(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(stage) for stage in zip(*parts, strict=True))
+
+
 @dataclass(frozen=True)
 class Head:
     """The classifier's last linear layer: logits = features @ weight.T + bias.
@@ -83,7 +93,10 @@ class Head:
     Attributes:
         weight: (C, D) float32.
         bias: (C,) float32.
+        divided: whether the network divides what this layer answers by a number of the image's
+            own, before it is the logits; see `DecomposedHead`.
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    divided: bool = False

@@ -1,43 +1,61 @@
 """Where in a network its evidence can be read: the head, and the end of each stage."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from models.architectures import DecomposedHead
 
 
 class HeadNotFound(ValueError):
     """The network does not end in a linear layer over one feature vector an image."""
 
 
-def find_anatomy(network: nn.Module, example: Tensor) -> tuple[nn.Linear, list[nn.Module]]:
+@dataclass(frozen=True)
+class Anatomy:
+    """The layers that are read.
+
+    Attributes:
+        head: the linear layer whose output is the network's.
+        stages: the last module that answers at each spatial resolution, in order.
+        pooled: the stage whose channel means are the head's input; None when none is.
+        divided: whether the head's output is divided before it is the network's.
+    """
+
+    head: nn.Linear
+    stages: tuple[nn.Module, ...]
+    pooled: nn.Module | None
+    divided: bool
+
+
+def find_anatomy(network: nn.Module, example: Tensor) -> Anatomy:
     """Run the network once and see which layers its evidence passes through.
 
     Args:
         network: in eval mode.
         example: (2, channels, S, S) input.
 
-    Returns:
-        The linear layer whose output is the network's; and, for each spatial resolution, the
-        last module that answers at it, in order. A stage whose channel means are the head's
-        input is left out: it would say the same twice.
-
     Raises:
         HeadNotFound: when the network does not run or does not end in a linear layer.
     """
     heads: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
     stages: dict[tuple[int, ...], tuple[nn.Module, Tensor]] = {}
+    divided: dict[nn.Linear, Tensor] = {}
     images: set[torch.Size] = set()  # (K, H, W) as convolutions make them; others may be (H, W, K)
 
     def remember(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if isinstance(module, nn.Linear) and isinstance(output, Tensor):
             heads[module] = (inputs[0], output)
+        if isinstance(module, DecomposedHead) and isinstance(output, Tensor):
+            divided[module.h] = output
         if not (isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1):
             return
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             images.add(output.shape[1:])
         if output.shape[1:] in images:
-            stages[tuple(output.shape[-2:])] = (module, channel_means(output))
+            stages[tuple(output.shape[-2:])] = (module, output.mean(dim=(2, 3)))
 
     handles = [module.register_forward_hook(remember) for module in network.modules()]
     try:
@@ -52,18 +70,15 @@ def find_anatomy(network: nn.Module, example: Tensor) -> tuple[nn.Linear, list[n
         for handle in handles:
             handle.remove()
     for head, (features, output) in reversed(heads.items()):
-        if features.ndim == 2 and _same(output, logits):
-            return head, [m for m, means in stages.values() if not _same(means, features)]
+        if features.ndim == 2 and _same(divided.get(head, output), logits):
+            pooled = [module for module, means in stages.values() if _same(means, features)]
+            modules = tuple(module for module, _ in stages.values())
+            return Anatomy(head, modules, pooled[0] if pooled else None, head in divided)
     raise HeadNotFound(
         "The network does not end in a linear layer over one feature vector an image, "
         "so its penultimate features cannot be read. Wrap it so that its logits come "
         "straight from an nn.Linear."
     )
-
-
-def channel_means(output: Tensor) -> Tensor:
-    """(N, K, H, W) to (N, K)."""
-    return output.mean(dim=(2, 3))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

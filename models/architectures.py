@@ -64,6 +64,32 @@ class _ResidualBlock(nn.Module):
         return (residual + self.shortcut(x)).relu()
 
 
+class DecomposedHead(nn.Module):
+    """Logits h_c(z) / g(z): what speaks for a class, over how familiar the image is.
+
+    The h of Hsu, Shen, Jin and Kira (Generalized ODIN, CVPR 2020, equation 5) is linear here, their
+    variant "I"; g = sigmoid(batch norm(w z + b)) lies between 0 and 1.
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.h = nn.Linear(features, num_classes)
+        self.g = nn.Sequential(nn.Linear(features, 1), nn.BatchNorm1d(1), nn.Sigmoid())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) to (N, C) logits."""
+        logits: Tensor = self.h(features) / self.g(features)
+        return logits
+
+
+def decomposed_resnet(num_classes: int, channels: int = 1) -> nn.Module:
+    """`small_resnet` with a `DecomposedHead`."""
+    network = small_resnet(num_classes, channels)
+    assert isinstance(network, nn.Sequential)
+    network[-1] = DecomposedHead(network[-1].in_features, num_classes)  # type: ignore[arg-type]
+    return network
+
+
 def small_resnet(num_classes: int, channels: int = 1) -> nn.Module:
     """A residual network of 0.7 M parameters for images of about 28 pixels; 128 features."""
     layers: list[nn.Module] = [

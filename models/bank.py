@@ -1,6 +1,6 @@
-"""The training images, and the images held out from training.
+"""The training images, and two kinds of images held out from training.
 
-Two types, so that no threshold can come from the images that a detector was fitted on.
+Three types, so that no threshold can come from images that a detector was fitted on.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from models.activations import Activations, Head, Neighbours
 from models.observed import ObservedSet
 
 NEIGHBOURS = 50
+LARGEST_TUNING = 10_000
 _CHUNK = 16_384
 
 
@@ -42,14 +43,35 @@ class Bank:
 
         `min(NEIGHBOURS, N)` neighbours each. One search serves detection, explanation and the map.
         """
+        return activations.with_neighbours(self._search(activations, NEIGHBOURS))
+
+    def locate_own(self, rows: np.ndarray) -> Activations:
+        """Training images among the *other* training images, as if they had just come in.
+
+        A Bank of no more than `NEIGHBOURS` images has too few others, and gives each its own too.
+
+        Args:
+            rows: (n,) of the Bank.
+        """
+        activations = self.images.activations.take(rows)
+        if len(self.images) <= NEIGHBOURS:
+            return self.locate(activations)
+        found = self._search(activations, NEIGHBOURS + 1)
+        own = found.rows == rows[:, None]
+        own[~own.any(axis=1), -1] = True  # hidden behind copies of itself
+        others = Neighbours(
+            rows=found.rows[~own].reshape(len(rows), -1),
+            distances=found.distances[~own].reshape(len(rows), -1),
+        )
+        return activations.with_neighbours(others)
+
+    def _search(self, activations: Activations, count: int) -> Neighbours:
         queries = normalise_rows(activations.features)
         # Below 8 queries faiss's own loop is faster, above it a matrix product is; its
         # threshold counts queries times dimensions and is far too high as shipped.
         faiss.cvar.distance_compute_blas_threshold = 8 * queries.shape[1]
-        k = min(NEIGHBOURS, len(self.images))
-        similarity, rows = self._index.search(queries, k)
-        distances = np.sqrt(np.maximum(2 - 2 * similarity, 0))
-        return activations.with_neighbours(Neighbours(rows=rows, distances=distances))
+        similarity, rows = self._index.search(queries, min(count, len(self.images)))
+        return Neighbours(rows=rows, distances=np.sqrt(np.maximum(2 - 2 * similarity, 0)))
 
     @cached_property
     def _index(self) -> faiss.IndexFlatIP:
@@ -61,13 +83,13 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class CalibrationSet:
-    """Held-out images of the known classes, located in the Bank.
+class _HeldOut:
+    """Images of the known classes, none of which is in the Bank.
 
     Attributes:
-        images: n images, none of which is in the Bank.
-        activations: theirs, with neighbours.
+        images: n images.
         bank: the Bank they were held out from.
+        activations: theirs, with neighbours.
 
     Raises:
         NotHeldOut: when there are none, or some are in the Bank.
@@ -89,10 +111,43 @@ class CalibrationSet:
                 f"(first: {self.images.name(int(np.argmax(shared)))}). Hold them out of training."
             )
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     @cached_property
     def activations(self) -> Activations:
         """Those of the images, located in the Bank."""
         return self.bank.locate(self.images.activations)
+
+
+class TuningSet(_HeldOut):
+    """Held-out images that finish a detector: null distributions, temperatures, a choice.
+
+    Whatever they have shaped needs a `CalibrationSet` of other images for its error rate.
+    """
+
+
+class CalibrationSet(_HeldOut):
+    """Held-out images that nothing was fitted on; thresholds and p-values come from them only."""
+
+
+def split_held_out(images: ObservedSet) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to tune with, a third but at most 10,000 images, and rows to calibrate with.
+
+    Ordered by the sha256 of their pixels, which is as good as at random, is the same each time
+    and keeps copies of an image together.
+
+    Raises:
+        NotHeldOut: when there are fewer than two different images.
+    """
+    keys, place = np.unique(_as_keys(images.ids), return_inverse=True)
+    if len(keys) < 2:
+        raise NotHeldOut(
+            f"There are {len(keys)} different calibration images left. Some finish the detectors "
+            "and others calibrate them: give at least two, and a thousand for a useful error rate."
+        )
+    tuned = place < min(max(1, len(keys) // 3), LARGEST_TUNING)
+    return np.flatnonzero(tuned), np.flatnonzero(~tuned)
 
 
 def shared_ids(images: ObservedSet, others: ObservedSet) -> np.ndarray:

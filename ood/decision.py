@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from ood.conformal import largest_rank, realised_interval
+from ood.conditional import METHODS
+from ood.conformal import largest_rank, rank_interval
 
 UNKNOWN_SHARE = 0.2
 
@@ -16,6 +17,23 @@ class Verdict(StrEnum):
     KNOWN = "known"
     UNSURE = "unsure"
     UNKNOWN = "unknown"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What error rate is asked for.
+
+    Attributes:
+        level: share of known images that may be flagged.
+        by_class: whether it shall hold within each predicted class, not only over all of them.
+        method: of `conditional.METHODS`, by which it holds with 95% confidence for this very
+            calibration set; "" to hold on average over calibration sets.
+    """
+
+    level: float
+    by_class: bool = False
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -23,12 +41,14 @@ class Decision:
     """What is said of one image, and how often it would be said wrongly.
 
     Attributes:
-        verdict: known when p > level; unknown when p <= level / 5; unsure between.
+        verdict: known when p > level; unknown when p <= level / 5; unsure between; undecided
+            when the calibration set is too small for any image to be flagged at this level.
         p_value: conformal.
         level: nominal share of known images that are flagged (unsure or unknown).
         realised: 95% interval of that share for this calibration set's size.
         detector: whose p-value it is.
         predicted: index of the class the classifier gives, whatever the verdict.
+        calibration_size: how many calibration images the p-value rests on.
     """
 
     verdict: Verdict
@@ -37,34 +57,59 @@ class Decision:
     realised: tuple[float, float]
     detector: str
     predicted: int
+    calibration_size: int
 
     @property
     def flagged(self) -> bool:
-        """Whether the image is not simply known."""
-        return self.verdict is not Verdict.KNOWN
+        """Whether the image is said to be unlike the known classes, or perhaps so."""
+        return self.verdict in (Verdict.UNSURE, Verdict.UNKNOWN)
 
 
 def decide(
-    p_values: np.ndarray, predicted: np.ndarray, *, level: float, calibration_size: int,
-    detector: str,
+    p_values: np.ndarray, predicted: np.ndarray, *, level: float,
+    calibration_size: int | np.ndarray, detector: str, method: str = "",
 ) -> list[Decision]:  # fmt: skip
     """One decision for each of N p-values.
+
+    Args:
+        p_values: (N,) conformal.
+        predicted: (N,) int, the classifier's classes.
+        level: share of known images that may be flagged.
+        calibration_size: of all images, or (N,) of each one's category.
+        detector: whose p-values they are.
+        method: of `conditional.METHODS` by which they were made to hold for this calibration set;
+            "" for plain conformal p-values.
 
     Raises:
         ValueError: when the level is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"The level is {level}; it must lie between 0 and 1.")
-    realised = realised_interval(level, calibration_size)
+    sizes = np.broadcast_to(calibration_size, p_values.shape).tolist()
+    ranks = {n: flagging_rank(level, n, method) for n in set(sizes)}
+    realised = {n: rank_interval(rank, n) for n, rank in ranks.items()}
     return [
-        Decision(_verdict(float(p), level), float(p), level, realised, detector, int(c))
-        for p, c in zip(p_values, predicted, strict=True)
+        Decision(
+            verdict=_verdict(float(p), level) if ranks[n] else Verdict.UNDECIDED,
+            p_value=float(p),
+            level=level,
+            realised=realised[n],
+            detector=detector,
+            predicted=int(c),
+            calibration_size=n,
+        )
+        for p, c, n in zip(p_values, predicted, sizes, strict=True)
     ]
 
 
-def can_decide(level: float, calibration_size: int) -> bool:
-    """Whether so few calibration images can flag anything at this level."""
-    return largest_rank(level, calibration_size) > 0
+def flagging_rank(level: float, calibration_size: int, method: str = "") -> int:
+    """An image is flagged when fewer calibration images than this look at least as odd.
+
+    0 where so few calibration images can flag nothing at this level.
+    """
+    if not method:
+        return largest_rank(level, calibration_size)
+    return int((METHODS[method](calibration_size) <= level).sum())
 
 
 def _verdict(p_value: float, level: float) -> Verdict:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.records import Record
     from app.uploads import RefusedImage, UploadedImage
     from app.workspace import Workspace
+    from ood.decision import Rule
 
 CHUNK = 256
 
@@ -26,6 +27,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--alpha", type=level, default=0.05,
         help="share of known images that may be flagged (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by-class", action="store_true", help="let it hold within each predicted class"
+    )
+    parser.add_argument(
+        "--conditional", choices=("monte_carlo", "simes", "dkw"), default="",
+        help="let it hold with 95%% confidence for this calibration set (default: on average)",
     )  # fmt: skip
     parser.add_argument("--format", choices=("json", "csv", "parquet"), default="json")
     parser.add_argument("--out", type=Path, help="file to write; standard output without it")
@@ -90,12 +98,14 @@ def _write_records(workspace: "Workspace", args: argparse.Namespace, out: Binary
     """JSON as it comes, a chunk at a time; tables at the end."""
     from app.records import WRITERS
     from app.uploads import read_paths
+    from ood.decision import Rule
 
+    rule = Rule(args.alpha, args.by_class, args.conditional)
     write, streamed = WRITERS[args.format], args.format == "json"
     count, records = _Count(), []
     files = read_paths(args.paths)
     while chunk := list(islice(files, CHUNK)):
-        found = _inspect_chunk(workspace, chunk, args.alpha)
+        found = _inspect_chunk(workspace, chunk, rule)
         refused = sum(record["error"] is not None for record in found)
         count.refused += refused
         count.inspected += len(found) - refused
@@ -110,7 +120,7 @@ def _write_records(workspace: "Workspace", args: argparse.Namespace, out: Binary
 
 
 def _inspect_chunk(
-    workspace: "Workspace", files: "list[tuple[str, bytes] | RefusedImage]", alpha: float
+    workspace: "Workspace", files: "list[tuple[str, bytes] | RefusedImage]", rule: "Rule"
 ) -> "list[Record]":
     """Records in the order of the files; images and refusals in their places."""
     import numpy as np
@@ -127,7 +137,7 @@ def _inspect_chunk(
     inspected = {}
     if images:
         inspection = workspace.inspect(np.stack([image.pixels for image in images]))
-        decisions = workspace.decide(inspection, alpha)
+        decisions = workspace.decide(inspection, rule)
         for row, (image, decision) in enumerate(zip(images, decisions, strict=True)):
             influences = workspace.explain(inspection.activations, row)
             inspected[id(image)] = image_record(

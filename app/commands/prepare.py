@@ -32,7 +32,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--resize", type=int, default=0, help="shorter side before the crop")
     parser.add_argument("--mean", type=float, nargs="+", help="one number: a grayscale model")
     parser.add_argument("--std", type=float, nargs="+")
-    parser.add_argument("--detector", default="layers", help="default: %(default)s")
+    parser.add_argument(
+        "--detector", default="",
+        help="the one that decides (default: the best on outliers made from calibration images)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unknown", type=Path,
+        help="folder of class folders that the model does not know, to compare detectors on only",
+    )  # fmt: skip
+    parser.add_argument(
+        "--odin", action="store_true",
+        help="fit ODIN too, which asks for gradients: five passes more for each image it scores",
+    )  # fmt: skip
     parser.add_argument("--about", default="", help="one sentence for visitors")
     parser.add_argument("--samples", type=Path, help="folder of images to try")
     parser.set_defaults(run=run)
@@ -52,12 +63,15 @@ def run(args: argparse.Namespace) -> int:
         torchvision_weights,
     )
     from models.preprocessing import Preprocessing
+    from ood.combination import COMBINATIONS
     from ood.detectors import DETECTORS
+    from ood.gradient import ODIN
 
     # A name goes to one's own workspaces, never into those that come with Kindred.
     target = Path(args.name) if os.sep in args.name else home() / args.name
-    if args.detector not in DETECTORS:
-        print(f"No detector {args.detector!r}; choose of {', '.join(DETECTORS)}.", file=sys.stderr)
+    names = [*COMBINATIONS, *DETECTORS, ODIN.info.name]
+    if args.detector and args.detector not in names:
+        print(f"No detector {args.detector!r}; choose of {', '.join(names)}.", file=sys.stderr)
         return 2
     try:
         classes = None
@@ -94,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
         classes=classes,
         detector=args.detector,
         samples=args.samples,
+        unknown=args.unknown,
+        odin=args.odin or args.detector == ODIN.info.name,
     )
     try:
         manifest = prepare(recipe, target)

@@ -1,7 +1,7 @@
 """A batch: summary, table, downloads."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,7 @@ from app.web.state import session
 from app.web.wording import VERDICT_COLOUR, VERDICT_ICON, VERDICT_SIGN, literal, plain
 from app.workspace import Workspace
 from ood.decision import Decision, Verdict
-from ood.fdr import benjamini_hochberg, largest_batch_for_lone_outlier
 
-FALSE_DISCOVERY_RATE = 0.1
 _MIME = {
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
@@ -30,7 +28,7 @@ def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
     """How many of each verdict, as badges."""
     counts = Counter(decision.verdict for decision in decisions)
     with st.container(horizontal=True, width="content", gap="xsmall", vertical_alignment="center"):
-        for verdict in (Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN):
+        for verdict in _shown(counts):
             st.badge(
                 f"{counts[verdict]:,} {verdict}",
                 icon=VERDICT_ICON[verdict],
@@ -38,6 +36,12 @@ def show_summary(batch: Batch, decisions: Sequence[Decision]) -> None:
             )
         if batch.refused:
             st.badge(f"{len(batch.refused):,} refused", icon=":material/block:", color="gray")
+
+
+def _shown(counts: Mapping[Verdict, int]) -> list[Verdict]:
+    """The verdicts worth naming: the three zones, and undecided where there is such an image."""
+    zones = [Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN]
+    return zones + ([Verdict.UNDECIDED] if counts[Verdict.UNDECIDED] else [])
 
 
 def show_refused(refused: Sequence[RefusedImage]) -> None:
@@ -49,24 +53,6 @@ def show_refused(refused: Sequence[RefusedImage]) -> None:
         st.container(height=300 if len(rows) > 6 else "content", border=False),
     ):
         st.table(rows, border="horizontal")
-
-
-def show_discoveries(batch: Batch, p_values: np.ndarray, calibration_size: int) -> np.ndarray:
-    """Which images stand out with false-discovery control over the batch; returns (N,) bool."""
-    found = benjamini_hochberg(p_values, FALSE_DISCOVERY_RATE)
-    largest = largest_batch_for_lone_outlier(FALSE_DISCOVERY_RATE, calibration_size)
-    st.markdown(
-        f"**{found.sum():,}** of these {len(found):,} images stand out from the batch as a whole: "
-        f"in such a list, whatever the level above, at most {FALSE_DISCOVERY_RATE:.0%} normal "
-        "images are to be expected if normal ones are like those held out."
-    )
-    if len(found) > largest:
-        st.caption(
-            f":material/info: With {calibration_size:,} calibration images a single unknown image "
-            f"can stand out among at most {largest:,}; in this batch only several together can. "
-            "Look at the verdicts of single images too."
-        )
-    return found
 
 
 def show_table(
@@ -81,7 +67,7 @@ def show_table(
     counts = Counter(decision.verdict for decision in decisions)
     chosen = st.pills(
         "Show",
-        [v for v in (Verdict.UNKNOWN, Verdict.UNSURE, Verdict.KNOWN) if counts[v]],
+        [v for v in _shown(counts) if counts[v]],
         selection_mode="multi",
         format_func=lambda v: f"{VERDICT_ICON[v]} {v} ({counts[v]})",
         key="filter",

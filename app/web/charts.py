@@ -12,10 +12,20 @@ CLASS_COLOURS = (
     "#7aa0d8", "#86bfa0", "#d1ad6c", "#b592bd", "#79b8c7",
     "#d79b94", "#a9b86a", "#9b93cc", "#cb8fb3", "#93a0b4",
 )  # fmt: skip
-MARK_COLOUR = {Verdict.KNOWN: "#15803d", Verdict.UNSURE: "#c2620a", Verdict.UNKNOWN: "#c81e3a"}
-MARK_SYMBOL = {Verdict.KNOWN: "circle", Verdict.UNSURE: "diamond", Verdict.UNKNOWN: "x"}
+_INK, _GREY = "#1f2937", "#64748b"
+MARK_COLOUR = {
+    Verdict.KNOWN: "#15803d",
+    Verdict.UNSURE: "#c2620a",
+    Verdict.UNKNOWN: "#c81e3a",
+    Verdict.UNDECIDED: _GREY,
+}
+MARK_SYMBOL = {
+    Verdict.KNOWN: "circle",
+    Verdict.UNSURE: "diamond",
+    Verdict.UNKNOWN: "x",
+    Verdict.UNDECIDED: "circle",
+}
 GROUP_SYMBOLS = ("circle", "square", "diamond", "hexagon", "triangle-up")
-_INK = "#1f2937"
 
 
 def score_histogram(

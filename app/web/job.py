@@ -51,7 +51,12 @@ class InspectionJob:
     """
 
     def __init__(
-        self, workspace: Workspace, files: Sequence[tuple[str, bytes]], executor: Executor
+        self,
+        workspace: Workspace,
+        files: Sequence[tuple[str, bytes]],
+        executor: Executor,
+        *,
+        gradients: bool = False,
     ) -> None:
         self.total = count_files(files)
         self.done = 0
@@ -60,6 +65,7 @@ class InspectionJob:
         self._workspace = workspace
         self._files = expand(files)
         self._executor = executor
+        self._gradients = gradients
         self._images: list[UploadedImage] = []
         self._refused: list[RefusedImage] = []
         self._parts: list[Inspection] = []
@@ -111,7 +117,8 @@ class InspectionJob:
                 images.append(upload)
             self.done += 1
         if images:
-            self._parts.append(self._workspace.inspect(np.stack([i.pixels for i in images])))
+            pixels = np.stack([i.pixels for i in images])
+            self._parts.append(self._workspace.inspect(pixels, gradients=self._gradients))
             self._images += images
 
     def _finished(self) -> Batch:

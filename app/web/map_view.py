@@ -12,7 +12,7 @@ from app.web.job import Batch
 from app.web.pictures import enlarged, gallery
 from app.web.wording import plain
 from app.workspace import Workspace
-from ood.decision import Decision
+from ood.decision import Decision, Rule
 from ood.novelty import SMALLEST_GROUP, group_flagged
 
 SELECTION_SHOWN = 24
@@ -22,7 +22,7 @@ _SIDE = 72
 @st.fragment
 def show_map(
     workspace: Workspace,
-    level: float,
+    rule: Rule,
     batch: Batch | None,
     decisions: Sequence[Decision],
     clusters: np.ndarray,
@@ -39,8 +39,9 @@ def show_map(
     )
     figure = _figure(
         str(workspace.path),
-        level,
+        str(rule),
         batch.digest if batch else "",
+        rule,
         workspace,
         batch,
         decisions,
@@ -48,7 +49,7 @@ def show_map(
     )
     event = st.plotly_chart(
         figure,
-        key=f"map-{level}-{batch.digest if batch else ''}",
+        key=f"map-{rule}-{batch.digest if batch else ''}",
         on_select="rerun",
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True},
@@ -63,12 +64,10 @@ def show_map(
 # a figure that differs loses the selection.
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _figure(
-    path: str, level: float, digest: str, _workspace: Workspace, _batch: Batch | None,
+    path: str, rule: str, digest: str, _rule: Rule, _workspace: Workspace, _batch: Batch | None,
     _decisions: Sequence[Decision], _clusters: np.ndarray,
 ) -> go.Figure:  # fmt: skip
-    detector = _workspace.manifest.detector
-    threshold = _workspace.conformal[detector].threshold(level)
-    flagged = _workspace.calibration_scores[detector] > threshold
+    flagged = _workspace.calibration_flagged(_rule)
     inspected = _batch is not None and _batch.inspection is not None
     return map_figure(
         _workspace.coordinates,
@@ -113,21 +112,21 @@ def show_pictures(batch: Batch, rows: Iterable[int]) -> None:
 
 
 def flagged_clusters(
-    workspace: Workspace, batch: Batch, decisions: Sequence[Decision], level: float
+    workspace: Workspace, batch: Batch, decisions: Sequence[Decision], rule: Rule
 ) -> np.ndarray:
     """(N,) group of each image; -1 for those not flagged and those like no other."""
     assert batch.inspection is not None  # groups are made of inspected images only
     flagged = np.array([decision.flagged for decision in decisions])
     features = batch.inspection.activations.features
     normal = workspace.calibration.images.activations.features
-    return _clusters(str(workspace.path), batch.digest, level, features, flagged, normal)
+    return _clusters(str(workspace.path), batch.digest, str(rule), features, flagged, normal)
 
 
 @st.cache_data(max_entries=64, show_spinner="Grouping flagged images ...")
 def _clusters(
     path: str,
     digest: str,
-    level: float,
+    rule: str,
     _features: np.ndarray,
     _flagged: np.ndarray,
     _normal: np.ndarray,

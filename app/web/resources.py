@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
+import numpy as np
 import streamlit as st
 import torch
 
@@ -24,10 +25,9 @@ def open_workspace(path: str) -> Workspace:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     faiss.omp_set_num_threads(1)
     workspace = Workspace.open(Path(path))
-    example = workspace.classifier.preprocessing
-    shape = (1, example.channels, example.image_size, example.image_size)
+    shape = workspace.classifier.preprocessing.shape
     with contextlib.suppress(NonFiniteOutput):  # of a black image a network may think nothing
-        workspace.inspect(torch.zeros(shape, dtype=torch.uint8).numpy(), influences=True)
+        workspace.inspect(np.zeros((1, *shape), np.uint8), influences=True)
     return workspace
 
 

@@ -22,6 +22,7 @@ class Session:
         source: key of the drop area that the batch came from; "" for samples and the camera.
         uploads: counts cleared uploads; part of the uploader's key.
         steps: counts moves by button or key; part of the table's key, so that it follows.
+        gradients: whether every detector scores, at whatever cost; see `Workspace.inspect`.
     """
 
     job: InspectionJob | None = None
@@ -29,6 +30,7 @@ class Session:
     source: str = ""
     uploads: int = 0
     steps: int = 0
+    gradients: bool = False
 
     def start(
         self, workspace: Workspace, files: Sequence[tuple[str, bytes]], source: str = ""
@@ -36,7 +38,8 @@ class Session:
         """Inspect these files; what was under way is dropped."""
         self.clear()
         self.source = source
-        self.job = InspectionJob(workspace, files, inference_executor())
+        executor = inference_executor()
+        self.job = InspectionJob(workspace, files, executor, gradients=self.gradients)
 
     def clear(self) -> None:
         """Forget the batch."""

@@ -1,7 +1,5 @@
 """The verdict on one image."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import streamlit as st
 
@@ -18,7 +16,7 @@ from app.web.wording import (
     verdict_sentence,
 )
 from app.workspace import Inspection, Workspace
-from ood.decision import Decision, decide
+from ood.decision import Decision, Rule, decide
 
 PICTURE_SIDE = 280
 
@@ -29,12 +27,12 @@ def show_verdict(
     inspection: Inspection,
     row: int,
     decision: Decision,
+    rule: Rule,
     *,
     numbers: bool,
 ) -> None:
     """Picture, verdict, sentence, histogram; all detectors when numbers are wanted."""
     name = workspace.classes[decision.predicted]
-    size = len(workspace.conformal[decision.detector])
     left, right = st.columns([2, 5], gap="medium")
     with left:
         st.image(enlarged(image.picture, PICTURE_SIDE), width="stretch", alt=image.name)
@@ -46,15 +44,14 @@ def show_verdict(
             icon=VERDICT_ICON[decision.verdict],
             color=VERDICT_COLOUR[decision.verdict],  # type: ignore[arg-type]
         )
-        st.subheader(verdict_sentence(decision, size), anchor=False)
+        st.subheader(verdict_sentence(decision), anchor=False)
         confidence = float(inspection.confidence[row])
         st.markdown(confidence_sentence(decision, plain(name), confidence))
         st.markdown(f"**{advice(decision, confidence)}**")
-        conformal = workspace.conformal[decision.detector]
         st.plotly_chart(
             score_histogram(
-                conformal.scores,
-                conformal.threshold(decision.level),
+                workspace.reference(rule, decision.predicted).scores,
+                workspace.threshold(rule, decision.predicted),
                 float(inspection.scores[decision.detector][row]),
                 decision.verdict,
             ),
@@ -69,30 +66,35 @@ def show_verdict(
 def _show_detectors(
     workspace: Workspace, inspection: Inspection, row: int, decision: Decision
 ) -> None:
+    infos = workspace.panel.infos
+    scored = [name for name in infos if name in inspection.scores]
+    names = [decision.detector, *(name for name in scored if name != decision.detector)]
     opinions = [
         decide(
             inspection.p_values[name][row : row + 1], inspection.predicted[row : row + 1],
             level=decision.level, calibration_size=len(workspace.conformal[name]), detector=name,
         )[0]
-        for name in workspace.detectors
+        for name in names
     ]  # fmt: skip
-    st.markdown(f"##### All detectors: {_agreement(opinions)}")
+    flagged = sum(opinion.flagged for opinion in opinions)
+    st.markdown(f"##### All detectors: {flagged} of {len(opinions)} flag it")
     table = pd.DataFrame(
         {
-            "Detector": [d.info.title for d in workspace.detectors.values()],
-            "Asks": [d.info.question for d in workspace.detectors.values()],
+            "Detector": [infos[name].title for name in names],
+            "Asks": [infos[name].question for name in names],
             "Verdict": [opinion.verdict.value for opinion in opinions],
             "p-value": [opinion.p_value for opinion in opinions],
-            "Score": [float(inspection.scores[name][row]) for name in workspace.detectors],
+            "Score": [float(inspection.scores[name][row]) for name in names],
             "Source": [
-                f"{d.info.paper.authors}, {d.info.paper.venue} {d.info.paper.year}"
-                for d in workspace.detectors.values()
+                f"{paper.authors}, {paper.venue} {paper.year}"
+                for paper in (infos[name].paper for name in names)
             ],
         }
     )
     st.dataframe(
         table,
         hide_index=True,
+        height=min(38 + 35 * len(names), 400),
         column_config={
             "p-value": st.column_config.NumberColumn(format="%.4f"),
             "Score": st.column_config.NumberColumn(
@@ -102,12 +104,5 @@ def _show_detectors(
     )
     st.caption(
         "The first one decides. A p-value is the share of normal images that look at least as odd "
-        "to that detector."
+        "to that detector, here over all classes and on average over calibration sets."
     )
-
-
-def _agreement(opinions: Sequence[Decision]) -> str:
-    flagged = sum(opinion.flagged for opinion in opinions)
-    if flagged in (0, len(opinions)):
-        return "they agree"
-    return f"{flagged} of {len(opinions)} flag it"

@@ -1,16 +1,28 @@
 """Numbers as sentences for people who are no experts."""
 
 import re
+from collections.abc import Sequence
 
-from ood.decision import Decision, Verdict
+from ood.decision import Decision, Rule, Verdict
 
 VERDICT_ICON = {
     Verdict.KNOWN: ":material/check_circle:",
     Verdict.UNSURE: ":material/help:",
     Verdict.UNKNOWN: ":material/cancel:",
+    Verdict.UNDECIDED: ":material/remove_circle:",
 }
-VERDICT_SIGN = {Verdict.KNOWN: "✓", Verdict.UNSURE: "?", Verdict.UNKNOWN: "✕"}
-VERDICT_COLOUR = {Verdict.KNOWN: "green", Verdict.UNSURE: "orange", Verdict.UNKNOWN: "red"}
+VERDICT_SIGN = {
+    Verdict.KNOWN: "✓",
+    Verdict.UNSURE: "?",
+    Verdict.UNKNOWN: "✕",
+    Verdict.UNDECIDED: "-",
+}
+VERDICT_COLOUR = {
+    Verdict.KNOWN: "green",
+    Verdict.UNSURE: "orange",
+    Verdict.UNKNOWN: "red",
+    Verdict.UNDECIDED: "gray",
+}
 CONFIDENT = 0.9
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:@&])")
 
@@ -35,13 +47,18 @@ def out_of(share: float) -> str:
     return f"{max(1, round(share * base)):,} in {base:,}"
 
 
-def verdict_sentence(decision: Decision, calibration_size: int) -> str:
+def verdict_sentence(decision: Decision) -> str:
     """What the verdict means, with its p-value in words."""
+    if decision.verdict is Verdict.UNDECIDED:
+        return (
+            f"Too few normal images were held out to decide this: of {decision.calibration_size:,} "
+            f"not one image can be flagged at {decision.level:.1%}."
+        )
     if decision.verdict is Verdict.KNOWN:
         share = out_of(decision.p_value)
         return f"Nothing unusual found: {share} normal images look at least this odd."
-    if decision.p_value * (calibration_size + 1) < 1.5:
-        rarity = f"not one of {calibration_size:,} normal images looks this odd"
+    if decision.p_value * (decision.calibration_size + 1) < 1.5:
+        rarity = f"not one of {decision.calibration_size:,} normal images looks this odd"
     else:
         rarity = f"only {out_of(decision.p_value)} normal images look this odd"
     if decision.verdict is Verdict.UNKNOWN:
@@ -69,15 +86,29 @@ def advice(decision: Decision, confidence: float) -> str:
     """What to do with the classifier's answer."""
     if decision.verdict is Verdict.UNKNOWN:
         return "Do not use its answer."
-    if decision.verdict is Verdict.UNSURE or confidence < CONFIDENT:
+    if decision.verdict is not Verdict.KNOWN or confidence < CONFIDENT:
         return "Let a person look before using its answer."
     return "No reason found to doubt its answer."
 
 
-def level_sentence(level: float, flagged: int, size: int, realised: tuple[float, float]) -> str:
-    """What the level does to normal images."""
-    low, high = realised
-    return (
-        f"Of {size:,} normal images held out for this, **{flagged:,}** are flagged at {level:.1%}. "
-        f"For new normal images of the same mix of classes expect {low:.1%} to {high:.1%}."
+def level_sentence(
+    rule: Rule, flagged: int, size: int, realised: Sequence[tuple[float, float]]
+) -> str:
+    """What the level does to normal images.
+
+    Args:
+        rule: what is asked for.
+        flagged: how many of the normal images held out.
+        size: how many were held out.
+        realised: 95% interval of the share flagged, of each category.
+    """
+    found = (
+        f"Of {size:,} normal images held out for this, **{flagged:,}** are flagged at "
+        f"{rule.level:.1%}."
     )
+    low, high = min(low for low, _ in realised), max(high for _, high in realised)
+    whose = "any one answer" if rule.by_class else "the same mix of classes"
+    promise = f"For new normal images of {whose} expect {low:.1%} to {high:.1%}."
+    if rule.method:
+        promise += f" With 95% confidence it is never more than {rule.level:.1%}."
+    return f"{found} {promise}"

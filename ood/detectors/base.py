@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 
 from models.activations import Activations
-from models.bank import Bank
+from models.bank import Bank, TuningSet
 
-Representation = Literal["logits", "features", "channels", "neighbours"]
+Representation = Literal["logits", "features", "means", "maxima", "neighbours", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class DetectorInfo:
 
 @runtime_checkable
 class Detector(Protocol):
-    """A frozen dataclass of arrays and numbers, fitted on the Bank."""
+    """A frozen dataclass of arrays and numbers."""
 
     info: ClassVar[DetectorInfo]
 
     @classmethod
-    def fit(cls, bank: Bank) -> Self:
-        """Learn what training images look like."""
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
+        """Learn what training images look like; what needs images unseen in training, tunes."""
         ...
 
     def score(self, activations: Activations) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Detectors that see each class as a Gaussian, all with one covariance.
 
-n stands for unit vectors z/|z|, K for the classes that have training images.
+z are features of D numbers, K the classes that have training images, m_c their means, S the
+covariance within classes. Those with ++ read z/|z| in place of z.
 """
 
 from collections.abc import Callable
@@ -8,21 +9,26 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky, inv, solve_triangular
 
 from models.activations import Activations
-from models.bank import Bank, normalise_rows
+from models.bank import Bank, TuningSet, normalise_rows
 from ood.detectors.base import DetectorInfo, Paper
+from ood.detectors.chunks import by_chunk
+from ood.detectors.moments import class_moments
 
-RIDGE = 1e-6
-_CHUNK = 16_384
+
+def _features(activations: Activations) -> np.ndarray:
+    return np.asarray(activations.features, np.float32)
+
+
+def _unit_features(activations: Activations) -> np.ndarray:
+    return normalise_rows(activations.features)
 
 
 @dataclass(frozen=True)
 class Mahalanobis:
-    """min_c (n - m_c)' S^-1 (n - m_c), on normalised penultimate features.
-
-    Lee et al. (NeurIPS 2018, equation 2) on n, as Mueller and Hein (ICML 2025).
+    """min_c (z - m_c)' S^-1 (z - m_c), equation 2 of the paper, on the penultimate features.
 
     Attributes:
         centre: (D,), mean of all training images; near it float32 loses nothing.
@@ -33,10 +39,42 @@ class Mahalanobis:
     centre: np.ndarray
     whitening: np.ndarray
     means: np.ndarray
+    vectors = staticmethod(_features)
     info: ClassVar = DetectorInfo(
-        name="mahalanobis",
+        name="mds",
         title="Mahalanobis distance",
         question="Is it far from every class, counted in the spread that classes have?",
+        consumes=frozenset({"features"}),
+        paper=Paper(
+            "Lee, Lee, Lee and Shin", "NeurIPS", 2018,
+            "A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
+            "Adversarial Attacks",
+            "https://arxiv.org/abs/1807.03888",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
+        """Class means and tied covariance over the Bank."""
+        return cls(*fit_tied_gaussian(bank, cls.vectors))
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32, squared distance in standard deviations."""
+        return by_chunk(self._score, activations)
+
+    def _score(self, activations: Activations) -> np.ndarray:
+        return nearest((self.vectors(activations) - self.centre) @ self.whitening, self.means)
+
+
+@dataclass(frozen=True)
+class MahalanobisPlusPlus(Mahalanobis):
+    """min_c (n - m_c)' S^-1 (n - m_c) with n = z/|z|, whose length then says nothing."""
+
+    vectors = staticmethod(_unit_features)
+    info: ClassVar = DetectorInfo(
+        name="mds++",
+        title="Mahalanobis++",
+        question="Does it point away from every class, counted in the spread that classes have?",
         consumes=frozenset({"features"}),
         paper=Paper(
             "Mueller and Hein", "ICML", 2025,
@@ -45,98 +83,97 @@ class Mahalanobis:
         ),
     )  # fmt: skip
 
-    @classmethod
-    def fit(cls, bank: Bank) -> Self:
-        """Class means and tied covariance over the Bank."""
-        return cls(*_fit_tied_gaussian(bank, lambda a: normalise_rows(a.features)))
-
-    def score(self, activations: Activations) -> np.ndarray:
-        """(N,) float32, squared distance in standard deviations."""
-        centred = normalise_rows(activations.features) - self.centre
-        return _nearest(centred @ self.whitening, self.means)
-
 
 @dataclass(frozen=True)
-class LayeredMahalanobis:
-    """The same distance over the evidence of all stages at once.
+class RelativeMahalanobis:
+    """min_c MD_c - MD_0: MD_c to class c, MD_0 to one Gaussian over all images.
 
-    n is the channel means of every stage and the penultimate features, each of length one, end
-    to end. Lee et al. (NeurIPS 2018, section 2.2) weigh layers by a regression on outliers; one
-    covariance over all of them needs none, and knows which layers say the same.
+    The covariance of all images is S + B, B that of the class means. So |z|^2 cancels between the
+    two, and only the K products g_c = (z - centre)' S^-1 (m_c - centre) are left. With G the
+    products between class means and F the diagonal of class frequencies, by Woodbury's identity,
+    MD_c - MD_0 = G_cc - 2 g_c + g' A A' g, A A' = F^1/2 (1 + F^1/2 G F^1/2)^-1 F^1/2.
 
     Attributes:
-        centre: (D + sum K_l,), mean of all training images.
-        whitening: (D + sum K_l, D + sum K_l), W with W W' = S^-1.
-        means: (K, D + sum K_l), (m_c - centre) W.
+        centre: (D,), mean of all training images.
+        directions: (D, K), S^-1 (m_c - centre).
+        squares: (K,), G_cc.
+        background: (K, K), A.
     """
 
     centre: np.ndarray
-    whitening: np.ndarray
-    means: np.ndarray
+    directions: np.ndarray
+    squares: np.ndarray
+    background: np.ndarray
+    vectors = staticmethod(_features)
     info: ClassVar = DetectorInfo(
-        name="layers",
-        title="Mahalanobis over layers",
-        question="Is it far from every class, from its edges and textures up to its shape?",
-        consumes=frozenset({"features", "channels"}),
+        name="rmds",
+        title="Relative Mahalanobis distance",
+        question="Is it no nearer to any class than to training images at large?",
+        consumes=frozenset({"features"}),
         paper=Paper(
-            "after Lee, Lee, Lee and Shin", "NeurIPS", 2018,
-            "A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
-            "Adversarial Attacks",
-            "https://arxiv.org/abs/1807.03888",
+            "Ren, Fort, Liu, Roy, Padhy and Lakshminarayanan", "ICML workshop UDL", 2021,
+            "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
+            "https://arxiv.org/abs/2106.09022",
         ),
     )  # fmt: skip
 
     @classmethod
-    def fit(cls, bank: Bank) -> Self:
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
         """Class means and tied covariance over the Bank."""
-        return cls(*_fit_tied_gaussian(bank, _all_layers))
+        moments = class_moments(bank, cls.vectors)
+        factor = cholesky(moments.covariance, lower=True)
+        white = solve_triangular(factor, (moments.means - moments.centre).T, lower=True)
+        products = white.T @ white
+        root = np.sqrt(moments.frequencies)[:, None]
+        directions = solve_triangular(factor, white, lower=True, trans="T")
+        inner = inv(np.eye(len(products)) + root * products * root.T)
+        return cls(
+            centre=moments.centre.astype(np.float32),
+            directions=directions.astype(np.float32, order="C"),
+            squares=np.diag(products).astype(np.float32),
+            background=(root * cholesky(inner, lower=True)).astype(np.float32, order="C"),
+        )
 
     def score(self, activations: Activations) -> np.ndarray:
-        """(N,) float32, squared distance in standard deviations."""
-        centred = _all_layers(activations) - self.centre
-        return _nearest(centred @ self.whitening, self.means)
+        """(N,) float32, difference of squared distances in standard deviations."""
+        return by_chunk(self._score, activations)
+
+    def _score(self, activations: Activations) -> np.ndarray:
+        products = (self.vectors(activations) - self.centre) @ self.directions
+        relative = np.square(products @ self.background).sum(axis=1)
+        return relative + (self.squares - 2 * products).min(axis=1)
 
 
-def _all_layers(activations: Activations) -> np.ndarray:
-    layers = (*activations.channels, activations.features)
-    return np.concatenate([normalise_rows(layer) for layer in layers], axis=1)
+@dataclass(frozen=True)
+class RelativeMahalanobisPlusPlus(RelativeMahalanobis):
+    """min_c MD_c - MD_0 on z/|z|."""
+
+    vectors = staticmethod(_unit_features)
+    info: ClassVar = DetectorInfo(
+        name="rmds++",
+        title="Relative Mahalanobis++",
+        question="Does it point no more to any class than to training images at large?",
+        consumes=frozenset({"features"}),
+        paper=MahalanobisPlusPlus.info.paper,
+    )
 
 
-def _nearest(white: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """(N, D) whitened vectors to (N,) squared distance to the nearest mean, by one product."""
-    squares = np.square(white).sum(axis=1, keepdims=True) + np.square(means).sum(axis=1)
-    return np.maximum(squares - 2 * white @ means.T, 0).min(axis=1)
+def nearest(white: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """(N, D) whitened vectors and (K, D) to (N,) squared distance to the nearest mean."""
+    to_means = (np.square(means).sum(axis=1) - 2 * white @ means.T).min(axis=1)
+    return np.maximum(np.einsum("nd,nd->n", white, white) + to_means, 0)
 
 
-def _fit_tied_gaussian(
+def fit_tied_gaussian(
     bank: Bank, vectors: Callable[[Activations], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (D,), whitening (D, D) and whitened class means (K, D), over the Bank in float64.
-
-    A ridge of 1e-6 of the mean variance keeps directions in which nothing moves from dividing
-    by zero.
-    """
-    labels = np.asarray(bank.images.labels)
-    present = np.unique(labels)
-    activations = bank.images.activations
-    dim = vectors(activations.take(np.arange(1))).shape[1]
-    sums, products = np.zeros((bank.num_classes, dim)), np.zeros((dim, dim))
-    for start in range(0, len(labels), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(labels)))
-        chunk = vectors(activations.take(rows)).astype(np.float64)
-        np.add.at(sums, labels[rows], chunk)
-        products += chunk.T @ chunk
-    counts = np.bincount(labels, minlength=bank.num_classes)[present, None]
-    means = sums[present] / counts
-    covariance = (products - means.T @ (counts * means)) / len(labels)
-    # Never below float32's own noise on unit vectors, which all-identical images would leave.
-    ridge = max(RIDGE * np.trace(covariance) / dim, 1e-12)
-    factor = cholesky(covariance + ridge * np.eye(dim), lower=True)
-    whitening = solve_triangular(factor, np.eye(dim), lower=True).T
-    centre = sums.sum(axis=0) / len(labels)
-    white_means = (means - centre) @ whitening
+    """Centre (D,), whitening (D, D) and whitened class means (K, D), over the Bank, float32."""
+    moments = class_moments(bank, vectors)
+    factor = cholesky(moments.covariance, lower=True)
+    whitening = solve_triangular(factor, np.eye(len(factor)), lower=True).T
+    white_means = (moments.means - moments.centre) @ whitening
     return (
-        centre.astype(np.float32),
-        whitening.astype(np.float32),
-        white_means.astype(np.float32),
+        moments.centre.astype(np.float32),
+        whitening.astype(np.float32, order="C"),
+        white_means.astype(np.float32, order="C"),
     )

@@ -1,14 +1,15 @@
-"""Detectors that read the logits: no fit, almost no cost. f are logits, p their softmax."""
+"""Detectors that read the logits: no fit, almost no cost. f are C logits, p their softmax."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import entr, logsumexp, softmax
 
 from models.activations import Activations
-from models.bank import Bank
+from models.bank import Bank, TuningSet
 from ood.detectors.base import DetectorInfo, Paper
+from ood.detectors.chunks import by_chunk
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class MSP:
     )  # fmt: skip
 
     @classmethod
-    def fit(cls, bank: Bank) -> Self:
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
         """Nothing to learn."""
         return cls()
 
@@ -55,14 +56,16 @@ class Energy:
     )  # fmt: skip
 
     @classmethod
-    def fit(cls, bank: Bank) -> Self:
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
         """Nothing to learn."""
         return cls()
 
     def score(self, activations: Activations) -> np.ndarray:
         """(N,) float32, in logits."""
-        logits = np.asarray(activations.logits, np.float64)
-        return -logsumexp(logits, axis=1).astype(np.float32)
+        return by_chunk(self._score, activations)
+
+    def _score(self, activations: Activations) -> np.ndarray:
+        return -logsumexp(np.asarray(activations.logits, np.float64), axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class GEN:
     )  # fmt: skip
 
     @classmethod
-    def fit(cls, bank: Bank) -> Self:
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
         """Nothing to learn."""
         return cls()
 
@@ -96,3 +99,60 @@ class GEN:
         if p.shape[1] > self.LARGEST:
             p = np.partition(p, -self.LARGEST, axis=1)[:, -self.LARGEST :]
         return np.sum((p * (1 - p)) ** self.EXPONENT, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class MaxLogit:
+    """Maximum logit: -max_c f_c.
+
+    The same score is in Vaze, Han, Vedaldi and Zisserman (ICLR 2022).
+    """
+
+    info: ClassVar = DetectorInfo(
+        name="maxlogit",
+        title="Maximum logit",
+        question="Is the evidence for its own class weak?",
+        consumes=frozenset({"logits"}),
+        paper=Paper(
+            "Hendrycks, Basart, Mazeika, Zou, Kwon, Mostajabi, Steinhardt and Song", "ICML", 2022,
+            "Scaling Out-of-Distribution Detection for Real-World Settings",
+            "https://arxiv.org/abs/1911.11132",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
+        """Nothing to learn."""
+        return cls()
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32, in logits."""
+        return -activations.logits.max(axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Entropy of the softmax: -sum_c p_c log p_c."""
+
+    info: ClassVar = DetectorInfo(
+        name="entropy",
+        title="Entropy",
+        question="Are the class probabilities spread out?",
+        consumes=frozenset({"logits"}),
+        paper=Paper(
+            "Chan, Rottmann and Gottschalk", "ICCV", 2021,
+            "Entropy Maximization and Meta Classification for Out-of-Distribution Detection in "
+            "Semantic Segmentation",
+            "https://arxiv.org/abs/2012.06575",
+        ),
+    )  # fmt: skip
+
+    @classmethod
+    def fit(cls, bank: Bank, tuning: TuningSet) -> Self:
+        """Nothing to learn."""
+        return cls()
+
+    def score(self, activations: Activations) -> np.ndarray:
+        """(N,) float32, in nats, from 0 to log C."""
+        p = softmax(np.asarray(activations.logits, np.float64), axis=1)
+        return entr(p).sum(axis=1).astype(np.float32)

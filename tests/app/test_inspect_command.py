@@ -37,9 +37,9 @@ def test_json_lines_hold_everything(images, tmp_path, demo):
     assert first.keys() >= FIELDS and second.keys() >= FIELDS
     assert first["predicted"] == "Trouser" and first["verdict"] == "known"
     assert second["verdict"] in ("unknown", "unsure")
-    assert set(first["scores"]) == set(demo.detectors)
-    assert first["detector"] == "layers"
-    assert first["p_value"] == first["scores"]["layers"]["p_value"]
+    assert set(first["scores"]) == set(demo.panel.infos) - {"odin"}
+    assert first["detector"] == "fisher"
+    assert first["p_value"] == first["scores"]["fisher"]["p_value"]
     assert len(first["neighbours"]) == 8
     assert {"id", "label", "distance"} <= first["neighbours"][0].keys()
     assert all(i["influence"] < 0 for i in first["influences"]["helpful"])
@@ -136,3 +136,25 @@ def test_two_hundred_copies_are_inspected_in_order(tmp_path, test_png):
     np.testing.assert_allclose(
         [r["p_value"] for r in records[:40]], [r["p_value"] for r in records[40:80]], atol=5e-3
     )
+
+
+def test_the_rate_can_hold_by_class_and_for_this_calibration_set(demo, test_png, tmp_path):
+    from app.__main__ import main
+
+    for n in range(20):
+        (tmp_path / f"{n}.png").write_bytes(test_png("Shirt", n))
+    found = {}
+    for name, options in {
+        "plain": [], "class": ["--by-class"], "sure": ["--conditional", "monte_carlo"],
+        "both": ["--by-class", "--conditional", "dkw"],
+    }.items():  # fmt: skip
+        out = tmp_path / f"{name}.jsonl"
+        images = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+        assert main(["inspect", *images, "--out", str(out), *options]) == 0
+        found[name] = [json.loads(line) for line in out.read_text().splitlines()]
+    sizes = {name: {r["calibration_size"] for r in records} for name, records in found.items()}
+    assert sizes["plain"] == sizes["sure"] == {len(demo.calibration.images)}
+    assert all(size < 1000 for size in sizes["class"]) and sizes["class"] == sizes["both"]
+    for plain, sure in zip(found["plain"], found["sure"], strict=True):
+        assert sure["p_value"] >= plain["p_value"]
+        assert sure["realised"][1] <= 0.05 < plain["realised"][1]

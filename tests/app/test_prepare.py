@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
+import app.fitting
 import app.observing
 import app.prepare
 from app.__main__ import main
@@ -21,6 +22,7 @@ from app.manifest import Manifest, WorkspaceError
 from app.workspace import Workspace
 from models.classifier import Classifier
 from models.images import pixel_digest
+from ood.decision import Rule
 from ood.temperature import fit_temperature
 from tests.conftest import ROOT, prepare_arguments
 
@@ -35,7 +37,8 @@ def folders(tiny_folders, tmp_path):
 def test_a_prepared_workspace_opens_and_inspects(tiny_workspace, fashion_test):
     workspace = Workspace.open(tiny_workspace)
     assert workspace.classes == ("Coat", "Sandal", "Trouser")
-    assert len(workspace.bank.images) == 120 and len(workspace.calibration.images) == 90
+    assert len(workspace.bank.images) == 120
+    assert len(workspace.calibration.images) == 60 and workspace.manifest.tuning == 30
     inspection = workspace.inspect(fashion_test[0][:5], influences=True)
     assert len(inspection) == 5 and len(inspection.influences) == 5
     assert [path.name for path in workspace.samples] == [
@@ -60,17 +63,16 @@ def test_a_part_of_the_demo_prepared_again_is_the_same(demo):
     for found, kept in (
         (seen.features, images.activations.features),
         (seen.logits, images.activations.logits),
-        (seen.channels[0], images.activations.channels[0]),
     ):
         np.testing.assert_allclose(found, kept, rtol=2e-3, atol=2e-3)  # float16
 
 
 def test_the_demos_calibration_scores_are_those_of_its_detectors(demo):
-    rows = np.arange(0, 6000, 20)
+    rows = np.arange(0, len(demo.calibration.images), 20)
     activations = demo.bank.locate(demo.calibration.images.activations.take(rows))
-    for name, detector in demo.detectors.items():
+    for name, scores in demo.panel.score(activations).items():
         np.testing.assert_allclose(
-            detector.score(activations), demo.calibration_scores[name][rows], rtol=1e-3, atol=1e-4
+            scores, demo.calibration_scores[name][rows], rtol=1e-3, atol=1e-4
         )
 
 
@@ -81,8 +83,9 @@ def test_the_demos_temperature_is_that_of_its_calibration_images(demo):
 
 
 def test_a_refit_detector_is_the_demos(demo):
-    again = type(demo.detectors["layers"]).fit(demo.bank)
-    np.testing.assert_allclose(again.means, demo.detectors["layers"].means, rtol=1e-2, atol=1e-2)
+    kept = demo.panel.detectors["mds++"]
+    again = type(kept).fit(demo.bank, None)
+    np.testing.assert_allclose(again.means, kept.means, rtol=1e-2, atol=1e-2)
 
 
 def test_a_killed_prepare_leaves_nothing_that_opens_and_resumes(folders, tiny_weights, tmp_path):
@@ -120,14 +123,14 @@ def test_a_run_that_stops_between_shards_keeps_them(folders, tiny_weights, tmp_p
     arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
     assert main(arguments) == 1
     assert main(arguments) == 0
-    assert calls == [50, 50, 20, 20, 50, 40]
+    assert calls[:6] == [50, 50, 20, 20, 50, 40]  # then the made-up outliers
     assert len(Workspace.open(tmp_path / "w").bank.images) == 120
 
 
 def test_other_inputs_start_afresh(folders, tiny_weights, tmp_path, monkeypatch):
     arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
     with monkeypatch.context() as patch:
-        patch.setattr(app.prepare, "_fit_map", lambda *_: (_ for _ in ()).throw(OSError(5, "x")))
+        patch.setattr(app.prepare, "fit_the_map", lambda *_: (_ for _ in ()).throw(OSError(5, "x")))
         assert main(arguments) == 1
     next((folders / "train" / "Coat").iterdir()).unlink()
     assert main(arguments) == 0
@@ -150,7 +153,8 @@ def test_training_images_among_the_calibration_images_are_left_out(folders, tiny
     shutil.copy(leak, folders / "calibration" / "Coat" / "other-name.png")
     assert main(prepare_arguments(folders, tiny_weights, tmp_path / "w")) == 0
     workspace = Workspace.open(tmp_path / "w")
-    assert workspace.manifest.leaked == 1 and len(workspace.calibration.images) == 90
+    assert workspace.manifest.leaked == 1
+    assert len(workspace.calibration.images) + workspace.manifest.tuning == 90
 
 
 def refused(arguments, capsys, status=1) -> str:
@@ -249,10 +253,12 @@ def test_a_damaged_manifest_does_not_open(copy_of_tiny, text):
         Workspace.open(copy_of_tiny)
 
 
-def test_a_workspace_from_before_a_detector_existed_opens(tiny_workspace, monkeypatch):
-    fewer = {n: d for n, d in app.prepare.DETECTORS.items() if n != "gen"}
-    monkeypatch.setattr("app.workspace.DETECTORS", fewer | {"new": None})
-    assert list(Workspace.open(tiny_workspace).detectors) == list(fewer)
+def test_a_workspace_from_before_a_detector_existed_opens(copy_of_tiny):
+    manifest = json.loads((copy_of_tiny / "manifest.json").read_text())
+    del manifest["fit_seconds"]["gen"]
+    (copy_of_tiny / "manifest.json").write_text(json.dumps(manifest))
+    infos = Workspace.open(copy_of_tiny).panel.infos
+    assert "gen" not in infos and "energy" in infos and "fisher" in infos
 
 
 def test_odd_names_and_sample_files_do_no_harm(folders, tiny_weights, tmp_path):
@@ -270,10 +276,41 @@ def test_odd_names_and_sample_files_do_no_harm(folders, tiny_weights, tmp_path):
     assert [path.name for path in workspace.samples] == ["1 Coat.webp"]
 
 
+def test_odin_is_fitted_when_asked_for_and_decides_when_told_to(
+    folders, tiny_weights, tmp_path, fashion_test
+):
+    pixels = fashion_test[0][:5]
+    arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
+    assert main([*arguments, "--odin"]) == 0
+    workspace = Workspace.open(tmp_path / "w")
+    odin = workspace.panel.odin
+    assert odin is not None and workspace.manifest.detector != "odin"
+    assert "odin" in workspace.panel.infos and "odin" in workspace.manifest.chosen_by
+    assert "odin" not in workspace.inspect(pixels).scores  # five passes are not asked for unasked
+    inspection = workspace.inspect(pixels, gradients=True)
+    expected = odin.score(workspace.classifier, pixels)
+    np.testing.assert_array_equal(inspection.scores["odin"], expected)
+    # The scores it is calibrated with are those of the calibration images, in their order.
+    images = workspace.calibration.images
+    files = [folders / "calibration" / images.name(row) for row in range(len(images))]
+    held_out = np.stack([np.array(Image.open(file))[None] for file in files])
+    np.testing.assert_allclose(
+        odin.score(workspace.classifier, held_out), workspace.calibration_scores["odin"], rtol=1e-4
+    )
+    assert set(workspace.outliers["digits"]) == set(workspace.calibration_scores)
+    assert set(workspace.training_scores) == set(workspace.calibration_scores)
+
+    arguments[2] = str(tmp_path / "w2")
+    assert main([*arguments, "--detector", "odin"]) == 0
+    workspace = Workspace.open(tmp_path / "w2")
+    (first, *_) = workspace.decide(workspace.inspect(pixels), Rule(0.05))
+    assert first.detector == "odin"
+
+
 def test_a_large_head_goes_without_influences(
     folders, tiny_weights, tmp_path, monkeypatch, test_png
 ):
-    monkeypatch.setattr(app.prepare, "LARGEST_HEAD", 100)
+    monkeypatch.setattr(app.fitting, "LARGEST_HEAD", 100)
     assert main(prepare_arguments(folders, tiny_weights, tmp_path / "w")) == 0
     workspace = Workspace.open(tmp_path / "w")
     assert workspace.influence is None

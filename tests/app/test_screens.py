@@ -1,5 +1,6 @@
 """Every state of the Inspect page, without a browser."""
 
+import re
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ from app.web.job import InspectionJob
 from app.web.resources import inference_executor
 from app.web.state import _KEY, Session
 from ood.decision import Verdict, decide
-from tests.conftest import ROOT
+from tests.conftest import ROOT, png
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_at_first_it_offers_samples_and_shows_what_was_learned(page):
     assert {"Coat", "Bag", "Ankle boot", "Digit 3", "Noise", "Fallen shirt"} <= set(labels)
     found = texts(page)
     assert "What it has learned from" in found and "20 MB and 40 megapixels" in found
-    assert "**299** are flagged at 5.0%" in found
+    assert "**199** are flagged at 5.0%" in found
 
 
 def test_a_known_sample_is_called_known(page):
@@ -73,7 +74,7 @@ def test_a_known_sample_is_called_known(page):
 
 def test_noise_is_called_unknown(page):
     found = texts(sample(page, "Noise"))
-    assert "Looks like nothing it was trained on: not one of 6,000" in found
+    assert "Looks like nothing it was trained on: only 5 in 10,000 normal images" in found
     assert "Do not use its answer" in found and "The nearest that it has seen" in found
 
 
@@ -82,7 +83,7 @@ def test_numbers_appear_when_asked_for(page):
     found = texts(sample(page, "Sneaker"))
     assert "All detectors: " in found and "predicted change of the margin" in found
     table = page.dataframe[0].value
-    assert len(table) == 7 and table["Detector"][0] == "Mahalanobis over layers"
+    assert len(table) == 29 and table["Detector"][0] == "Four together (Fisher)"
 
 
 def test_the_level_moves_the_verdict_and_its_effect_is_said(page):
@@ -163,7 +164,42 @@ def test_too_few_calibration_images_are_an_answer(page, monkeypatch, tiny_worksp
     page.run()
     page.slider[0].set_value(0.5).run()
     assert "too few to flag anything at 0.5%" in page.warning[0].value
-    upload(page, [("a.png", test_png("Coat"))])
+    found = texts(upload(page, [("a.png", test_png("Coat"))]))
+    assert "Too few normal images were held out to decide this: of 60" in found
+    assert "Let a person look" in found and "Nothing unusual found" not in found
+
+
+def test_the_rate_can_hold_for_each_class_and_for_this_very_calibration_set(page, test_png):
+    files = [(f"{name}-{n}.png", test_png(name, n)) for name in ("Shirt", "Bag") for n in range(4)]
+    found = texts(upload(page, files))
+    assert "with 95% confidence" in found and "wherever you move the level" in found
+    next(t for t in page.toggle if t.label == "For each class alone").set_value(True).run()
+    found = texts(page)
+    assert "For new normal images of any one answer expect" in found and not page.exception
+    assert "wherever you move the level" not in found  # the bound is for one calibration set
+    page.selectbox[0].select("With 95% confidence for this one").run()
+    assert "With 95% confidence it is never more than 5.0%." in texts(page) and not page.exception
+
+
+@pytest.mark.parametrize("method", ["Storey", "e-values of four detectors"])
+def test_a_batch_can_be_searched_in_other_ways(page, test_png, method):
+    page.query_params["numbers"] = "true"
+    files = [(f"coat-{n}.png", test_png("Coat", n)) for n in range(30)]
+    files += [(f"bag-{n}.png", test_png("Bag", n)) for n in range(10)]
+    upload(page, files)
+    page.button_group[0].set_value([method]).run()
+    assert not page.exception
+    count = int(re.search(r"\*\*(\d+)\*\* of these 40 images stand out", texts(page)).group(1))
+    assert 8 <= count <= 12
+
+
+@pytest.mark.parametrize(("brightness", "noticed"), [(1.0, False), (0.6, True)])
+def test_a_changed_camera_is_noticed(page, fashion_test, brightness, noticed):
+    """The same kinds of clothes, as they are and darker; few of either are flagged."""
+    pixels, _, known = fashion_test
+    rows = np.flatnonzero(known)[:200]
+    found = texts(upload(page, [(f"{row}.png", png(pixels[row, 0] * brightness)) for row in rows]))
+    assert ("The error rate may no longer hold" in found) is noticed and not page.exception
 
 
 def test_two_sessions_keep_to_themselves(monkeypatch, test_png):

@@ -2,88 +2,26 @@
 
 import csv
 import io
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.conftest import ROOT
+from tests.browser.conftest import SLOW, settled, start_app
 from tests.unit.test_images import blank_png
 
 pytestmark = pytest.mark.timeout(600)
-SLOW = 60_000
-
-
-@pytest.fixture(scope="module")
-def url(chromium):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "--port", str(port)], cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health") as answer:
-                if answer.read() == b"ok":
-                    break
-        except OSError:
-            time.sleep(0.1)
-    yield address
-    process.terminate()
-    process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, url):
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.set_default_timeout(SLOW)
-    page.goto(url)
-    expect(page.get_by_text("Or try one of these")).to_be_visible(timeout=SLOW)
-    yield page
-    page.close()
-
-
-def settled(page) -> None:
-    page.wait_for_function(
-        """() => document.querySelector('[data-testid=stApp]')
-              ?.getAttribute('data-test-script-state') === 'notRunning'
-              && !document.querySelector('[data-testid=stProgress]')"""
-    )
 
 
 def seconds_to_first_verdict(browser) -> float:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "--port", str(port)], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process, url = start_app()
     page = browser.new_page()
     try:
         while True:
             try:
-                page.goto(f"http://127.0.0.1:{port}")
+                page.goto(url)
                 break
             except Exception:
                 assert time.monotonic() - start < 60
@@ -188,7 +126,7 @@ def test_two_sessions_at_once(browser, url, fifty, test_png):
         expect(page.get_by_text("Or try one of these")).to_be_visible(timeout=SLOW)
     pages[0].get_by_test_id("stFileUploaderDropzoneInput").set_input_files(fifty)
     pages[1].get_by_role("button", name="Noise", exact=True).click()
-    expect(pages[1].get_by_text("not one of 6,000 normal images")).to_be_visible(timeout=SLOW)
+    expect(pages[1].get_by_text("nothing it was trained on")).to_be_visible(timeout=SLOW)
     expect(pages[0].get_by_text("of these 48 images stand out")).to_be_visible(timeout=SLOW)
     expect(pages[1].get_by_text("of these 48 images")).to_have_count(0)
     for page in pages:

@@ -3,8 +3,9 @@ import pytest
 from scipy.stats import beta, binom, kstest
 
 from models.bank import Bank
+from ood.combination import COMBINATIONS
 from ood.conformal import ConformalCalibration, largest_rank, realised_interval
-from ood.decision import Verdict, can_decide, decide
+from ood.decision import Verdict, decide, flagging_rank
 from ood.detectors import DETECTORS
 
 
@@ -46,20 +47,21 @@ def test_discrete_scores_stay_within_the_level():
     assert flagged <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 5_000)
 
 
-@pytest.mark.parametrize("name", ["layers", "mahalanobis", "knn", "vim", "energy", "gen", "msp"])
+@pytest.mark.parametrize("name", [*COMBINATIONS, *DETECTORS])
 def test_p_values_of_held_out_known_images_are_uniform(demo, name):
-    """Calibrated on one half of the calibration images, tested on the other, by a fixed seed."""
+    """Calibrated on seven eighths of the calibration images, tested on the rest, by a fixed seed;
+    one in a thousand may miss by chance."""
     scores = demo.calibration_scores[name]
     order = np.random.default_rng(0).permutation(len(scores))
-    fitted = calibrated(scores[order[:3000]])
-    assert kstest(fitted.p_values(scores[order[3000:]]), "uniform").pvalue > 0.01
+    fitted = calibrated(scores[order[:3500]])
+    assert kstest(fitted.p_values(scores[order[3500:]]), "uniform").pvalue > 0.001
 
 
 def test_scores_of_the_fit_set_are_a_threshold_that_fails(demo, demo_inspection, fashion_test):
     """The positive control: what the types forbid flags over twice as many as it says."""
-    rows = np.arange(0, len(demo.bank.images), 30)
-    bank = Bank(demo.bank.images.take(rows), demo.bank.head)
-    detector = DETECTORS["layers"].fit(bank)
+    rows = np.arange(0, len(demo.calibration.images), 3)
+    bank = Bank(demo.calibration.images.take(rows), demo.bank.head)
+    detector = DETECTORS["layers"].fit(bank, None)
     own = detector.score(bank.images.activations)
     known = detector.score(demo_inspection.activations.take(np.flatnonzero(fashion_test[2])))
     assert (calibrated(own).p_values(known) <= 0.05).mean() > 0.1
@@ -79,7 +81,7 @@ def test_levels_at_the_edge_of_rounding():
     assert largest_rank(0.05, 19) == 1
     assert largest_rank(0.05, 18) == 0
     assert largest_rank(0.1, 99) == 10
-    assert not can_decide(0.05, 18)
+    assert flagging_rank(0.05, 18) == 0
     assert calibrated(np.arange(18)).threshold(0.05) == np.inf
 
 

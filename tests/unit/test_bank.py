@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from models.activations import Activations, Head
-from models.bank import Bank, CalibrationSet, NotHeldOut, normalise_rows
+from models.bank import (
+    Bank,
+    CalibrationSet,
+    NotHeldOut,
+    TuningSet,
+    normalise_rows,
+    split_held_out,
+)
 from models.observed import Blobs, ObservedSet, join_observed
 
 
@@ -13,7 +20,8 @@ def observed(features, labels=None, seed=0, ids=None) -> ObservedSet:
         activations=Activations(
             logits=rng.normal(size=(n, 3)).astype(np.float32),
             features=np.asarray(features, np.float32),
-            channels=(rng.normal(size=(n, 4)).astype(np.float32),),
+            means=(rng.normal(size=(n, 4)).astype(np.float32),),
+            maxima=(rng.normal(size=(n, 4)).astype(np.float32),),
         ),
         labels=np.zeros(n, np.int32) if labels is None else np.asarray(labels, np.int32),
         ids=rng.integers(0, 256, (n, 32), np.uint8) if ids is None else ids,
@@ -26,6 +34,12 @@ def bank_of(features, labels=None, **options) -> Bank:
     dim = np.shape(features)[1]
     head = Head(np.eye(3, dim, dtype=np.float32), np.zeros(3, np.float32))
     return Bank(observed(features, labels, **options), head)
+
+
+def tuning_of(bank: Bank, n: int = 30) -> TuningSet:
+    """Images like those of the Bank's features, not its own."""
+    features = np.random.default_rng(99).normal(size=(n, len(bank.head.weight[0])))
+    return TuningSet(observed(features, np.arange(n) % 3, seed=99), bank)
 
 
 @pytest.mark.parametrize("queries", [1, 5, 300])
@@ -70,7 +84,8 @@ def test_what_is_saved_is_read_back(tmp_path):
     images.save(tmp_path / "set")
     read = ObservedSet.open(tmp_path / "set")
     np.testing.assert_array_equal(read.activations.features, images.activations.features)
-    np.testing.assert_array_equal(read.activations.channels[0], images.activations.channels[0])
+    np.testing.assert_array_equal(read.activations.means[0], images.activations.means[0])
+    np.testing.assert_array_equal(read.activations.maxima[0], images.activations.maxima[0])
     assert [read.name(row) for row in range(9)] == [images.name(row) for row in range(9)]
     assert [read.thumbnails[row] for row in range(9)] == [bytes(row % 7) for row in range(9)]
     assert read.sha256(3) == images.sha256(3)
@@ -98,3 +113,37 @@ def test_lengths_must_agree():
         Activations(np.zeros((2, 3)), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="differ in length"):
         observed(np.eye(3), labels=[0, 1])
+
+
+def test_training_images_are_located_among_the_others():
+    features = np.random.default_rng(0).normal(size=(200, 6))
+    features[7] = features[3]  # a copy hides its original
+    bank = bank_of(features)
+    rows = np.array([3, 7, 50])
+    own = bank.locate_own(rows).neighbours
+    everyone = bank.locate(bank.images.activations.take(rows)).neighbours
+    assert own.rows.shape == (3, 50)
+    assert not (own.rows == rows[:, None]).any()
+    assert own.rows[0, 0] == 7 and own.distances[0, 0] < 1e-3
+    np.testing.assert_array_equal(own.rows[2, :49], everyone.rows[2, 1:])
+    assert bank_of(features[:20]).locate_own(rows[:2]).neighbours.rows.shape == (2, 20)
+
+
+def test_held_out_images_are_split_by_their_pixels():
+    images = observed(np.eye(900, 5))
+    copies = images.ids.copy()
+    copies[450:] = copies[:450]
+    for ids, tuned in ((images.ids, 300), (copies, 300)):
+        tuning, calibration = split_held_out(observed(np.eye(900, 5), ids=ids))
+        assert len(tuning) == tuned
+        np.testing.assert_array_equal(np.sort(np.r_[tuning, calibration]), np.arange(900))
+        seen = {row.tobytes() for row in ids[tuning]}
+        assert not seen & {row.tobytes() for row in ids[calibration]}
+    again = split_held_out(observed(np.eye(900, 5), seed=5, ids=images.ids))
+    np.testing.assert_array_equal(again[0], split_held_out(images)[0])
+
+
+def test_one_image_cannot_both_tune_and_calibrate():
+    assert [len(rows) for rows in split_held_out(observed(np.eye(2)))] == [1, 1]
+    with pytest.raises(NotHeldOut, match="at least two"):
+        split_held_out(observed(np.eye(1)))

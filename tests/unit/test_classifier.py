@@ -8,8 +8,9 @@ from torchvision.models import get_model
 
 from models.anatomy import HeadNotFound, find_anatomy
 from models.architectures import UnknownArchitecture, build_architecture, small_resnet
-from models.classifier import Classifier, NonFiniteOutput
+from models.classifier import Classifier, NonFiniteOutput, NoStages
 from models.preprocessing import Preprocessing
+from ood.decision import Rule
 
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -29,18 +30,38 @@ def test_one_pass_leaves_logits_features_and_stage_means(classifier, pixels):
     seen = classifier.observe(pixels)
     assert seen.logits.shape == (150, 3)
     assert seen.features.shape == (150, 128)
-    assert [stage.shape[1] for stage in seen.channels] == [32, 64]
+    assert [stage.shape[1] for stage in seen.means] == [32, 64]
+    assert [stage.shape[1] for stage in seen.maxima] == [32, 64, 128]
     again = seen.features @ classifier.head.weight.T + classifier.head.bias
     np.testing.assert_allclose(seen.logits, again, rtol=1e-4, atol=1e-5)
 
 
-def test_channels_are_the_means_of_the_stages(classifier, pixels):
+def test_channels_are_the_means_and_maxima_of_the_stages(classifier, pixels):
     inputs = classifier.inputs(pixels[:4])
     with torch.inference_mode():
-        first = classifier.network[:5](inputs).mean(dim=(2, 3))
-    np.testing.assert_allclose(
-        classifier.observe(pixels[:4]).channels[0], first.cpu(), rtol=1e-4, atol=1e-6
-    )
+        first = classifier.network[:5](inputs).cpu()
+    seen = classifier.observe(pixels[:4])
+    np.testing.assert_allclose(seen.means[0], first.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(seen.maxima[0], first.amax(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_patches_are_the_last_stage_but_one_smoothed(classifier, pixels):
+    inputs = classifier.inputs(pixels[:3])
+    with torch.inference_mode():
+        stage = classifier.network[:7](inputs)
+    found = classifier.observe_patches(pixels[:3])
+    assert found.shape == (3, 14, 14, 64)
+    around = stage[1, :, 4:7, 8:11].mean(dim=(1, 2)).cpu()
+    np.testing.assert_allclose(found[1, 5, 9], around / around.norm(), rtol=1e-4, atol=1e-5)
+    corner = stage[2, :, :2, :2].mean(dim=(1, 2)).cpu()
+    np.testing.assert_allclose(found[2, 0, 0], corner / corner.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_maps_has_no_patches():
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 3))
+    classifier = Classifier(flat, Preprocessing(28, (0.3,), (0.3,)), "abc")
+    with pytest.raises(NoStages, match="where in the image"):
+        classifier.observe_patches(np.zeros((1, 1, 28, 28), np.uint8))
 
 
 def test_an_image_is_seen_alike_alone_and_in_a_batch(classifier, pixels):
@@ -84,7 +105,7 @@ def test_head_and_stages_are_found_in_torchvision_networks(name, features, stage
         np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), np.uint8)
     )
     assert seen.features.shape == (2, features)
-    widths = [stage.shape[1] for stage in seen.channels]
+    widths = [stage.shape[1] for stage in seen.means]
     assert widths == stages
 
 
@@ -136,6 +157,6 @@ def test_the_gpu_gives_the_verdicts_of_the_cpu(demo, fashion_test):
             network, manifest.preprocessing, manifest.classes, torch.device(device)
         )
         workspace = replace(demo, classifier=classifier)
-        decisions = workspace.decide(workspace.inspect(fashion_test[0][:1000]), 0.05)
+        decisions = workspace.decide(workspace.inspect(fashion_test[0][:1000]), Rule(0.05))
         verdicts.append([(d.verdict, d.predicted) for d in decisions])
     assert verdicts[0] == verdicts[1]

@@ -1,138 +1,126 @@
+"""What holds for every detector, on clusters that look like features behind a ReLU."""
+
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
-import torch
-from scipy.stats import spearmanr
 
 from models.activations import Activations, Head
-from models.bank import Bank, normalise_rows
-from ood.detectors import DETECTORS, load_detector, save_detector
-from tests.unit.test_bank import bank_of, observed
+from models.bank import Bank, TuningSet, normalise_rows
+from ood.detectors import DETECTORS, Energy
+from ood.detectors.exact_quantile import exact_quantile
+from ood.detectors.subspace import null_point, principal_dimensions
+from ood.store import load_fitted, save_fitted
+from tests.unit.test_bank import bank_of, observed, tuning_of
+
+CLASSES, DIM = 6, 64
 
 
-@pytest.fixture(scope="module")
-def seen(demo, fashion_test):
-    """300 known and 300 unknown test images, as the demo's classifier saw them."""
-    pixels, _, known = fashion_test
-    rows = np.concatenate([np.flatnonzero(known)[:300], np.flatnonzero(~known)[:300]])
-    return demo.bank.locate(demo.classifier.observe(pixels[rows]))
+class World:
+    """Training, tuning and asked images: clusters of features, and a head for them."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        centres = 3 * rng.random((CLASSES, DIM)) * (rng.random((CLASSES, DIM)) < 0.4)
+        spread = 0.3 * rng.normal(size=(DIM, DIM)) * np.geomspace(1, 0.1, DIM)
+        directions = centres - centres.mean(axis=0)
+        weight = 6 * directions / np.square(directions).sum(axis=1, keepdims=True)
+        weight += 0.1 * rng.normal(size=weight.shape)  # a head of full rank
+        bias = -weight @ centres.mean(axis=0) + rng.normal(0, 0.2, CLASSES)
+        self.head = Head(weight.astype(np.float32), bias.astype(np.float32))
+
+        def draw(n: int, seed: int):
+            labels = rng.integers(0, CLASSES, n)
+            noise = rng.normal(size=(n, DIM)) @ spread
+            return self.seen(np.maximum(centres[labels] + noise, 0), labels, seed)
+
+        self.bank = Bank(draw(4_000, 1), self.head)
+        self.tuning = TuningSet(draw(500, 2), self.bank)
+        known, unknown = draw(300, 3), 0.5 * rng.random((300, DIM)) * centres.max()
+        unknown *= rng.random((300, DIM)) < 0.4
+        odd = self.seen(unknown, np.zeros(300, int), 4)
+        self.queries = self.bank.locate(
+            Activations(
+                *(
+                    np.concatenate([getattr(s.activations, part) for s in (known, odd)])
+                    for part in ("logits", "features")
+                ),
+                means=(np.concatenate([s.activations.means[0] for s in (known, odd)]),),
+                maxima=(np.concatenate([s.activations.maxima[0] for s in (known, odd)]),),
+            )
+        )
+
+    def seen(self, features, labels, seed):
+        images = observed(features, labels, seed=seed)
+        features = images.activations.features
+        logits = features @ self.head.weight.T + self.head.bias
+        means = (np.ascontiguousarray(features[:, ::4]),)
+        maxima = (np.ascontiguousarray(features[:, 1::4]),)
+        return replace(images, activations=Activations(logits, features, means, maxima))
+
+    @cache  # noqa: B019
+    def fitted(self, name):
+        return DETECTORS[name].fit(self.bank, self.tuning)
 
 
-def rank_agreement(a, b) -> float:
-    return spearmanr(np.asarray(a, np.float64), np.asarray(b, np.float64)).statistic
-
-
-@pytest.mark.parametrize(("name", "peer"), [("msp", "MaxSoftmax"), ("energy", "EnergyBased")])
-def test_logit_detectors_rank_as_pytorch_ood(demo, seen, name, peer):
-    import pytorch_ood.detector as peers
-
-    theirs = getattr(peers, peer)(None).predict_logits(torch.tensor(seen.logits))
-    assert rank_agreement(demo.detectors[name].score(seen), theirs) > 0.9999
-
-
-def test_gen_ranks_as_pytorch_ood(demo, seen):
-    from pytorch_ood.detector import GEN
-
-    theirs = GEN(None, gamma=0.1).predict_logits(torch.tensor(seen.logits))
-    assert rank_agreement(demo.detectors["gen"].score(seen), theirs) > 0.9999
-
-
-@pytest.fixture(scope="module")
-def training(demo):
-    images = demo.bank.images
-    return np.asarray(images.activations.features, np.float32), np.asarray(images.labels)
-
-
-def test_mahalanobis_ranks_as_pytorch_ood_on_normalised_features(demo, seen, training):
-    from pytorch_ood.detector import Mahalanobis
-
-    features, labels = training
-    peer = Mahalanobis(None).fit_features(
-        torch.tensor(normalise_rows(features)), torch.tensor(labels).long()
-    )
-    theirs = peer.predict_features(torch.tensor(normalise_rows(seen.features)))
-    assert rank_agreement(demo.detectors["mahalanobis"].score(seen), theirs) > 0.9999
-
-
-def test_knn_ranks_as_pytorch_ood_on_normalised_features(demo, seen, training):
-    from pytorch_ood.detector import KNN
-
-    features, labels = training
-    peer = KNN(None, n_neighbors=50).fit_features(
-        torch.tensor(normalise_rows(features)), torch.tensor(labels).long()
-    )
-    theirs = peer.predict_features(torch.tensor(normalise_rows(seen.features)))
-    assert rank_agreement(demo.detectors["knn"].score(seen), theirs) > 0.9999
-
-
-def test_vim_ranks_as_pytorch_ood(demo, seen, training, monkeypatch):
-    """pytorch-ood rounds to float32 before its eigenvectors, which here mixes the 64th (8.5e-4)
-    with the 65th (8.8e-4): rank agreement 0.99988. Its own code, kept in float64, agrees."""
-    from pytorch_ood.detector import ViM
-
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    features, labels = training
-    weight, bias = (
-        torch.tensor(a, dtype=torch.float64) for a in vars(demo.classifier.head).values()
-    )
-    peer = ViM(None, d=64, w=weight, b=bias).fit_features(
-        torch.tensor(features), torch.tensor(labels).long()
-    )
-    theirs = peer.predict_features(torch.tensor(seen.features))
-    assert theirs.dtype == torch.float64
-    assert rank_agreement(demo.detectors["vim"].score(seen), theirs) > 0.999999
-
-
-def test_layered_mahalanobis_is_the_distance_by_the_book(demo, seen):
-    """A second route: explicit inverse in float64, one class at a time."""
-    images = demo.bank.images
-
-    def stacked(activations):
-        layers = (*activations.channels, activations.features)
-        return np.hstack([x / np.linalg.norm(np.float64(x), axis=1, keepdims=True) for x in layers])
-
-    vectors, labels = stacked(images.activations), np.asarray(images.labels)
-    means = np.stack([vectors[labels == c].mean(axis=0) for c in range(8)])
-    centred = vectors - means[labels]
-    covariance = centred.T @ centred / len(centred)
-    precision = np.linalg.inv(
-        covariance + 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    )
-    queries = stacked(seen)
-    distances = [np.einsum("nd,de,ne->n", queries - m, precision, queries - m) for m in means]
-    ours = demo.detectors["layers"].score(seen)
-    np.testing.assert_allclose(ours, np.min(distances, axis=0), rtol=2e-3)
+@pytest.fixture(scope="session")
+def world() -> World:
+    return World()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_larger_means_more_outlying(demo, seen, name):
-    scores = demo.detectors[name].score(seen)
+def test_larger_means_more_outlying(world, name):
+    scores = world.fitted(name).score(world.queries)
     assert scores.dtype == np.float32 and scores.shape == (600,)
     assert np.median(scores[300:]) > np.median(scores[:300])
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_scores_do_not_depend_on_the_batch(demo, seen, name):
-    detector = demo.detectors[name]
-    alone = demo.bank.locate(seen.take(np.arange(7, 8)))
-    np.testing.assert_allclose(detector.score(seen)[7], detector.score(alone)[0], rtol=1e-4)
+def test_scores_do_not_depend_on_the_batch(world, name):
+    detector = world.fitted(name)
+    alone = world.bank.locate(world.queries.take(np.arange(7, 8)))
+    together = detector.score(world.queries)
+    tolerance = 1e-4 * np.abs(together).max()
+    np.testing.assert_allclose(together[7], detector.score(alone)[0], rtol=1e-4, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_saved_detectors_score_the_same(demo, seen, name, tmp_path):
-    detector = demo.detectors[name]
-    save_detector(detector, tmp_path / "d.safetensors")
-    again = load_detector(DETECTORS[name], tmp_path / "d.safetensors")
-    np.testing.assert_array_equal(detector.score(seen), again.score(seen))
+def test_saved_detectors_score_the_same(world, name, tmp_path):
+    detector = world.fitted(name)
+    save_fitted(detector, tmp_path / "d.safetensors")
+    again = load_fitted(DETECTORS[name], tmp_path / "d.safetensors")
+    np.testing.assert_array_equal(detector.score(world.queries), again.score(world.queries))
 
 
-def test_a_detector_of_another_kind_does_not_load(demo, tmp_path):
-    save_detector(demo.detectors["knn"], tmp_path / "d.safetensors")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_fits_are_the_same_each_time_and_from_float16(world, name):
+    bank = Bank(world.bank.images, world.head)
+    again = DETECTORS[name].fit(bank, world.tuning).score(world.queries)
+    first = world.fitted(name).score(world.queries)
+    np.testing.assert_array_equal(first, again)
+    known = bank.images.activations
+    halved = replace(
+        known,
+        features=known.features.astype(np.float16),
+        logits=known.logits.astype(np.float16),
+    )
+    bank = Bank(replace(bank.images, activations=halved), world.head)
+    rough = DETECTORS[name].fit(bank, world.tuning).score(world.queries)
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(rough, first, atol=0.05 * np.ptp(first))
+
+
+def test_a_detector_of_another_kind_does_not_load(world, tmp_path):
+    save_fitted(world.fitted("knn"), tmp_path / "d.safetensors")
     with pytest.raises(ValueError, match="ViM needs"):
-        load_detector(DETECTORS["vim"], tmp_path / "d.safetensors")
+        load_fitted(DETECTORS["vim"], tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize("kind", ["identical", "zeros", "one class", "constant features"])
+@pytest.mark.parametrize(
+    "kind", ["identical", "zeros", "one class", "constant features", "few", "one image", "large"]
+)
 def test_degenerate_training_sets_give_finite_scores(name, kind):
     rng = np.random.default_rng(0)
     features = {
@@ -140,34 +128,124 @@ def test_degenerate_training_sets_give_finite_scores(name, kind):
         "zeros": np.zeros((60, 8)),
         "one class": rng.normal(size=(60, 8)),
         "constant features": np.hstack([rng.normal(size=(60, 4)), np.ones((60, 4))]),
+        "few": rng.normal(size=(5, 8)),
+        "one image": rng.normal(size=(1, 8)),
+        "large": 1e4 * rng.normal(size=(60, 8)),
     }[kind]
-    labels = np.zeros(60, int) if kind == "one class" else np.arange(60) % 3
+    labels = np.zeros(len(features), int) if kind == "one class" else np.arange(len(features)) % 3
     bank = bank_of(features, labels)
-    queries = bank.locate(observed(rng.normal(size=(5, 8)), seed=3).activations)
-    assert np.isfinite(DETECTORS[name].fit(bank).score(queries)).all()
+    asked = np.vstack([rng.normal(size=(5, 8)), np.zeros((1, 8)), -np.ones((1, 8)), features[:1]])
+    queries = bank.locate(observed(asked, seed=3).activations)
+    with np.errstate(all="raise", under="ignore"):
+        scores = DETECTORS[name].fit(bank, tuning_of(bank)).score(queries)
+    assert np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_each_detector_names_its_source_and_reads_only_what_it_declares(demo, seen, name):
-    info = DETECTORS[name].info
-    assert info.name == name and info.paper.url.startswith("https://") and info.question
-    nan = Activations(
-        logits=seen.logits if "logits" in info.consumes else np.full_like(seen.logits, np.nan),
-        features=(
-            seen.features if "features" in info.consumes else np.full_like(seen.features, np.nan)
-        ),
-        channels=seen.channels if "channels" in info.consumes else (),
-        neighbours=seen.neighbours if "neighbours" in info.consumes else None,
+def test_each_detector_names_its_source_and_reads_only_what_it_declares(world, name):
+    info, seen = DETECTORS[name].info, world.queries
+    assert info.name == name and info.paper.url.startswith("https://")
+    assert info.question.endswith("?") and info.question.count("?") == 1
+
+    def declared(part):
+        value = getattr(seen, part)
+        if part in info.consumes:
+            return value
+        return () if isinstance(value, tuple) else np.full_like(value, np.nan)
+
+    parts = {part: declared(part) for part in ("logits", "features", "means", "maxima")}
+    neighbours = seen.neighbours if "neighbours" in info.consumes else None
+    detector = world.fitted(name)
+    np.testing.assert_array_equal(
+        detector.score(Activations(**parts, neighbours=neighbours)), detector.score(seen)
     )
-    np.testing.assert_array_equal(demo.detectors[name].score(nan), demo.detectors[name].score(seen))
 
 
-def test_knn_without_neighbours_says_what_to_do(seen):
+def test_names_titles_and_questions_are_each_their_own():
+    infos = [kind.info for kind in DETECTORS.values()]
+    for part in ("name", "title", "question"):
+        assert len({getattr(info, part) for info in infos}) == len(infos)
+
+
+def test_knn_without_neighbours_says_what_to_do(world):
     with pytest.raises(ValueError, match=r"Bank\.locate"):
-        DETECTORS["knn"](k=1).score(Activations(seen.logits, seen.features))
+        DETECTORS["knn"](k=1).score(world.queries.take(np.arange(3)))
 
 
 def test_vim_takes_the_papers_dimensions():
-    assert [DETECTORS["vim"].principal_dimensions(d) for d in (64, 768, 2048)] == [32, 512, 1000]
+    assert [principal_dimensions(d) for d in (64, 768, 2048)] == [32, 512, 1000]
     bank = Bank(observed(np.eye(6)), Head(np.zeros((3, 6), np.float32), np.ones(3, np.float32)))
-    assert DETECTORS["vim"].fit(bank).residual.shape == (6, 3)
+    assert DETECTORS["vim"].fit(bank, tuning_of(bank)).residual.shape == (6, 3)
+
+
+def test_a_head_of_lower_rank_has_a_null_point_all_the_same(world):
+    """sum_c w_c = 0 up to float32, as weight decay leaves it; b moves along it, which changes no
+    probability."""
+    weight = world.head.weight - world.head.weight.mean(axis=0)
+    bias = (weight @ np.linspace(0, 1, DIM) + 3).astype(np.float32)
+    point = null_point(Head(weight, bias))
+    np.testing.assert_allclose(weight @ point + bias, 3, atol=1e-4)
+    assert np.linalg.norm(point) <= np.linalg.norm(np.linspace(0, 1, DIM)) + 1e-4
+
+
+@pytest.mark.parametrize("shaper", ["react", "ash", "scale", "dice"])
+@pytest.mark.parametrize("scorer", ["msp", "maxlogit", "energy"])
+def test_any_score_of_logits_follows_any_shaping(world, shaper, scorer):
+    shaping = world.fitted(shaper)
+    shaped = shaping.apply(world.queries)
+    assert shaped.logits.dtype == np.float32 and shaped.features is world.queries.features
+    scores = world.fitted(scorer).score(shaped)
+    assert scores.shape == (600,) and not np.array_equal(
+        scores, world.fitted(scorer).score(world.queries)
+    )
+    np.testing.assert_array_equal(shaping.score(world.queries), Energy().score(shaped))
+
+
+@pytest.mark.parametrize("shaper", ["ash", "scale"])
+def test_shaping_stays_bounded_for_features_that_may_be_negative(world, shaper):
+    features = np.random.default_rng(0).normal(size=(200, DIM)).astype(np.float32)
+    features[0] = -1
+    factor = np.abs(world.fitted(shaper).shape(features)) / np.abs(features)
+    assert factor.max() < np.exp(12)
+    kept = factor[factor > 0]
+    assert kept.min() >= np.e - 1e-5
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("kind", ["spread", "ties", "constant", "the sample misleads"])
+def test_a_quantile_in_parts_is_exact(level, kind):
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.normal(size=(3_000, 7)), 0).astype(np.float32)
+    if kind == "ties":
+        features = features.round(1)
+    if kind == "constant":
+        features[:] = 2
+    if kind == "the sample misleads":
+        features[::3] += 100
+    expected = np.quantile(features, level, method="inverted_cdf")
+    assert exact_quantile(features, level) == expected
+
+
+def test_unit_vectors_and_raw_features_part_ways(world):
+    """Twice the features is the same image to mds++ and another to mds."""
+    seen = world.queries
+    doubled = replace(seen, features=2 * seen.features)
+    for name, same in {"mds++": True, "rmds++": True, "mds": False, "rmds": False}.items():
+        one, two = (world.fitted(name).score(a) for a in (seen, doubled))
+        assert np.allclose(one, two, rtol=1e-3, atol=1e-3) == same
+    unit = Bank(
+        replace(
+            world.bank.images,
+            activations=replace(
+                world.bank.images.activations,
+                features=normalise_rows(world.bank.images.activations.features),
+            ),
+        ),
+        world.head,
+    )
+    raw = DETECTORS["mds"].fit(unit, world.tuning)
+    np.testing.assert_allclose(
+        raw.score(replace(seen, features=normalise_rows(seen.features))),
+        world.fitted("mds++").score(seen),
+        rtol=1e-4,
+    )

@@ -1,11 +1,19 @@
 import pytest
 
-from app.web.wording import advice, confidence_sentence, literal, out_of, plain, verdict_sentence
-from ood.decision import Decision, Verdict
+from app.web.wording import (
+    advice,
+    confidence_sentence,
+    level_sentence,
+    literal,
+    out_of,
+    plain,
+    verdict_sentence,
+)
+from ood.decision import Decision, Rule, Verdict
 
 
 def decision(verdict, p_value) -> Decision:
-    return Decision(verdict, p_value, 0.05, (0.04, 0.06), "knn", 0)
+    return Decision(verdict, p_value, 0.05, (0.04, 0.06), "knn", 0, 6000)
 
 
 @pytest.mark.parametrize(
@@ -18,13 +26,31 @@ def test_shares_are_counts(share, words):
 
 
 def test_the_smallest_p_value_is_not_rounded_up_to_something():
-    found = verdict_sentence(decision(Verdict.UNKNOWN, 1 / 6001), 6000)
+    found = verdict_sentence(decision(Verdict.UNKNOWN, 1 / 6001))
     assert (
         found
         == "Looks like nothing it was trained on: not one of 6,000 normal images looks this odd."
     )
-    two = verdict_sentence(decision(Verdict.UNSURE, 20 / 6001), 6000)
+    two = verdict_sentence(decision(Verdict.UNSURE, 20 / 6001))
     assert two == "Unusual for what it was trained on: only 3 in 1,000 normal images look this odd."
+
+
+def test_too_few_calibration_images_are_an_answer():
+    undecided = Decision(Verdict.UNDECIDED, 0.2, 0.05, (0.0, 0.0), "knn", 0, 4)
+    assert "Too few normal images were held out to decide this: of 4" in verdict_sentence(undecided)
+    assert "person" in advice(undecided, 0.99)
+
+
+def test_the_level_says_in_what_sense_it_holds():
+    plainly = level_sentence(Rule(0.05), 190, 4000, [(0.043, 0.057)])
+    assert plainly == (
+        "Of 4,000 normal images held out for this, **190** are flagged at 5.0%. "
+        "For new normal images of the same mix of classes expect 4.3% to 5.7%."
+    )
+    each = level_sentence(Rule(0.05, by_class=True), 190, 4000, [(0.03, 0.07), (0.04, 0.08)])
+    assert "of any one answer expect 3.0% to 8.0%" in each
+    sure = level_sentence(Rule(0.05, method="simes"), 150, 4000, [(0.03, 0.045)])
+    assert sure.endswith("With 95% confidence it is never more than 5.0%.")
 
 
 def test_advice_needs_a_known_image_and_a_sure_answer():

@@ -1,0 +1,218 @@
+"""Fit everything that a workspace holds; each step is kept, so that a killed run goes on."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from app.observing import once
+from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
+from explain.head import RefitDidNotConverge, refit_head
+from explain.influence import LARGEST_HEAD, HeadInfluence
+from explain.map import fit_map, place
+from models.bank import Bank, CalibrationSet, TuningSet
+from models.classifier import Classifier, NoStages
+from models.imagesets import ImageFolder
+from models.observed import ObservedSet
+from ood.combination import MEMBERS, Combiner
+from ood.detectors import detectors_for
+from ood.gradient import ODIN
+from ood.panel import COMBINER_FILE, Panel
+from ood.patches import PatchBank
+from ood.store import load_fitted, save_fitted
+
+OWN_SAMPLE = 2_000
+PATCH_IMAGES = 2_000
+_READ_AT_ONCE = 1_024
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What everything is fitted on.
+
+    Attributes:
+        build: folder that the workspace grows in.
+        classifier: the network.
+        bank: the training images.
+        tuning: held-out images that finish detectors.
+        calibration: held-out images that calibrate them.
+        train: folder of the training images.
+        held_out: folder of the others.
+    """
+
+    build: Path
+    classifier: Classifier
+    bank: Bank
+    tuning: TuningSet
+    calibration: CalibrationSet
+    train: ImageFolder
+    held_out: ImageFolder
+
+
+def evenly(length: int, count: int) -> np.ndarray:
+    """At most `count` of `length` rows, which lie class by class, evenly spaced."""
+    return np.unique(np.linspace(0, length - 1, count).astype(int))
+
+
+def fit_panel(on: Materials, *, odin: bool) -> tuple[Panel, dict[str, float]]:
+    """Fit every detector, ODIN if asked for, and what joins them; also the seconds each took."""
+    folder, report = on.build / "panel", on.build / "fit_seconds.json"
+    seconds: dict[str, float] = json.loads(report.read_text()) if report.exists() else {}
+    folder.mkdir(exist_ok=True)
+    tuning, kinds = on.tuning, detectors_for(on.bank)
+    work: dict[str, Callable[[], object]] = {
+        name: lambda kind=kind: kind.fit(on.bank, tuning)  # type: ignore[misc]
+        for name, kind in kinds.items()
+    }
+    if odin:
+        rows = evenly(len(tuning), SET_SIZE)
+        pixels = read_pixels(on.classifier, on.held_out, tuning.images, rows)
+        work[ODIN.info.name] = lambda: ODIN.fit(on.classifier, pixels)
+    for name, fit in tqdm(work.items(), desc="fit detectors"):
+        if name in seconds:
+            continue
+        start = time.perf_counter()
+        detector = fit()
+        seconds[name] = time.perf_counter() - start
+        save_fitted(detector, folder / f"{name}.safetensors")
+        report.write_text(json.dumps(seconds))
+    seconds = {name: seconds[name] for name in work}
+    members = {
+        name: load_fitted(kinds[name], folder / f"{name}.safetensors").score(tuning.activations)
+        for name in MEMBERS
+    }
+    save_fitted(Combiner.fit(members), folder / COMBINER_FILE)
+    return Panel.load(folder, seconds), seconds
+
+
+def score_normal(on: Materials, panel: Panel) -> Scores:
+    """Score the calibration images, and a sample of the training images; returns the tuning set's.
+
+    The training images' scores show whether a detector finds training images, not known classes.
+    """
+    own = evenly(len(on.bank.images), OWN_SAMPLE)
+
+    def write(name: str, path: Path) -> None:
+        if name == "training":
+            scores = panel.score(on.bank.locate_own(own))
+            scores |= _score_stored(on, panel, on.train, on.bank.images, own)
+        else:
+            held_out = on.calibration if name == "calibration" else on.tuning
+            rows = np.arange(len(held_out))
+            scores = panel.score(held_out.activations)
+            scores |= _score_stored(on, panel, on.held_out, held_out.images, rows)
+        save_file(scores, path)
+
+    scores: Scores = {}
+    for name in ("calibration", "training", "tuning"):
+        path = on.build / f"{name}_scores.safetensors"
+        scores = once(path, partial(write, name), load_file)
+    return scores
+
+
+def _score_stored(
+    on: Materials, panel: Panel, folder: ImageFolder, images: ObservedSet, rows: np.ndarray
+) -> Scores:
+    """Scores of what needs the pixels of images that were observed before."""
+    if panel.odin is None:
+        return {}
+    parts = [
+        panel.score_gradients(on.classifier, read_pixels(on.classifier, folder, images, some))
+        for some in tqdm(np.array_split(rows, -(-len(rows) // _READ_AT_ONCE)), desc="gradients")
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def score_outliers(on: Materials, panel: Panel, unknown: ImageFolder | None) -> dict[str, Scores]:
+    """Score ready-made outliers, set by set; returns set to detector to scores."""
+
+    def write(path: Path) -> None:
+        rows = evenly(len(on.tuning), SET_SIZE)
+        images = read_pixels(on.classifier, on.held_out, on.tuning.images, rows)
+        sets = list(made_sets(images, np.asarray(on.tuning.images.labels)[rows]))
+        if unknown is not None:
+            sets += unknown_sets(on.classifier, unknown)
+        scored = {}
+        for name, pixels in tqdm(sets, desc="score outliers"):
+            found = panel.score(on.bank.locate(on.classifier.observe(pixels)))
+            found |= panel.score_gradients(on.classifier, pixels)
+            for detector, scores in found.items():
+                scored[f"{name}/{detector}"] = scores
+        save_file(scored, path)
+
+    return read_outliers(once(on.build / "outliers.safetensors", write, load_file))
+
+
+def fit_patches(on: Materials) -> None:
+    """Remember patches of some training images, measured on held-out ones."""
+
+    def write(path: Path) -> None:
+        tqdm.write("remember patches")
+        rows, some = evenly(len(on.bank.images), PATCH_IMAGES), evenly(len(on.tuning), SET_SIZE)
+        training = read_pixels(on.classifier, on.train, on.bank.images, rows)
+        normal = read_pixels(on.classifier, on.held_out, on.tuning.images, some)
+        patches = PatchBank.fit(
+            on.classifier.observe_patches(training), rows, on.classifier.observe_patches(normal)
+        )
+        save_fitted(patches, path)
+
+    try:
+        once(on.build / "patches.safetensors", write, lambda path: None)
+    except NoStages as error:
+        tqdm.write(f"{error} This workspace will not show where an image is odd.")
+
+
+def fit_influence(build: Path, bank: Bank) -> dict[str, float] | None:
+    """Refit the head and invert its Hessian; None when the head is too large for that."""
+    summary = build / "refit.json"
+    activations = bank.images.activations
+    size = bank.head.weight.size + bank.head.bias.size
+    if size > LARGEST_HEAD:
+        tqdm.write(
+            f"The head has {size:,} weights, more than the {LARGEST_HEAD:,} whose Hessian is "
+            "inverted exactly: this workspace will show no influences."
+        )
+        summary.write_text("null")
+    elif not summary.exists():
+        tqdm.write("refit the head and invert its Hessian")
+        labels = np.asarray(bank.images.labels)
+        try:
+            head = refit_head(activations.features, labels, bank.num_classes)
+            influence = HeadInfluence.fit(bank, head)
+        except (RefitDidNotConverge, np.linalg.LinAlgError) as error:
+            tqdm.write(f"{error} This workspace will show no influences.")
+            summary.write_text("null")
+            return None
+        save_file(
+            {
+                "theta": head.theta,
+                "inverse_hessian": influence.inverse_hessian,
+                "self_influence": influence.self_influence,
+            },
+            build / "influence.safetensors",
+        )
+        same = head.logits(activations.features).argmax(axis=1) == activations.logits.argmax(axis=1)
+        facts = {"l2": head.l2, "gradient_norm": head.gradient_norm, "agreement": same.mean()}
+        summary.write_text(json.dumps(facts))
+    refit: dict[str, float] | None = json.loads(summary.read_text())
+    return refit
+
+
+def fit_the_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:
+    """Lay out the training images, and place the calibration images among them."""
+    tqdm.write("fit the map")
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, fit_map(bank.images.activations.features))
+
+    coordinates = once(build / "map.npy", write, np.load)
+    neighbours = calibration.activations.neighbours
+    assert neighbours is not None  # a CalibrationSet's activations are located
+    np.save(build / "calibration_map.npy", place(neighbours, coordinates))
