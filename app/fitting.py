@@ -2,20 +2,24 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from app.files import write_whole
 from app.observing import once
 from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
 from explain.head import RefitDidNotConverge, refit_head
 from explain.influence import LARGEST_HEAD, HeadInfluence
 from explain.map import fit_map, place
+from explain.refits import HeadRefits
+from explain.trust import leave_one_out_check
 from models.bank import Bank, CalibrationSet, TuningSet
 from models.classifier import Classifier, NoStages
 from models.imagesets import ImageFolder
@@ -29,6 +33,8 @@ from ood.store import load_fitted, save_fitted
 
 OWN_SAMPLE = 2_000
 PATCH_IMAGES = 2_000
+_PATCHES_AT_ONCE = 256
+CHECKED_ON = 50
 _READ_AT_ONCE = 1_024
 
 
@@ -81,7 +87,7 @@ def fit_panel(on: Materials, *, odin: bool) -> tuple[Panel, dict[str, float]]:
         detector = fit()
         seconds[name] = time.perf_counter() - start
         save_fitted(detector, folder / f"{name}.safetensors")
-        report.write_text(json.dumps(seconds))
+        write_whole(report, json.dumps(seconds).encode())
     seconds = {name: seconds[name] for name in work}
     members = {
         name: load_fitted(kinds[name], folder / f"{name}.safetensors").score(tuning.activations)
@@ -135,11 +141,10 @@ def score_outliers(on: Materials, panel: Panel, unknown: ImageFolder | None) -> 
     def write(path: Path) -> None:
         rows = evenly(len(on.tuning), SET_SIZE)
         images = read_pixels(on.classifier, on.held_out, on.tuning.images, rows)
-        sets = list(made_sets(images, np.asarray(on.tuning.images.labels)[rows]))
-        if unknown is not None:
-            sets += unknown_sets(on.classifier, unknown)
+        made = made_sets(images, np.asarray(on.tuning.images.labels)[rows])
+        others = iter(()) if unknown is None else unknown_sets(on.classifier, unknown)
         scored = {}
-        for name, pixels in tqdm(sets, desc="score outliers"):
+        for name, pixels in tqdm(chain(made, others), desc="score outliers"):
             found = panel.score(on.bank.locate(on.classifier.observe(pixels)))
             found |= panel.score_gradients(on.classifier, pixels)
             for detector, scores in found.items():
@@ -152,15 +157,18 @@ def score_outliers(on: Materials, panel: Panel, unknown: ImageFolder | None) -> 
 def fit_patches(on: Materials) -> None:
     """Remember patches of some training images, measured on held-out ones."""
 
+    def observed(
+        folder: ImageFolder, images: ObservedSet, rows: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        for some in np.array_split(rows, -(-len(rows) // _PATCHES_AT_ONCE)):
+            yield on.classifier.observe_patches(read_pixels(on.classifier, folder, images, some))
+
     def write(path: Path) -> None:
         tqdm.write("remember patches")
         rows, some = evenly(len(on.bank.images), PATCH_IMAGES), evenly(len(on.tuning), SET_SIZE)
-        training = read_pixels(on.classifier, on.train, on.bank.images, rows)
-        normal = read_pixels(on.classifier, on.held_out, on.tuning.images, some)
-        patches = PatchBank.fit(
-            on.classifier.observe_patches(training), rows, on.classifier.observe_patches(normal)
-        )
-        save_fitted(patches, path)
+        training = observed(on.train, on.bank.images, rows)
+        normal = observed(on.held_out, on.tuning.images, some)
+        save_fitted(PatchBank.fit(training, rows, normal), path)
 
     try:
         once(on.build / "patches.safetensors", write, lambda path: None)
@@ -168,9 +176,9 @@ def fit_patches(on: Materials) -> None:
         tqdm.write(f"{error} This workspace will not show where an image is odd.")
 
 
-def fit_influence(build: Path, bank: Bank) -> dict[str, float] | None:
-    """Refit the head and invert its Hessian; None when the head is too large for that."""
-    summary = build / "refit.json"
+def fit_influence(on: Materials) -> dict[str, float] | None:
+    """Refit the head, invert its Hessian, check both; None when the head is too large for that."""
+    build, bank, summary = on.build, on.bank, on.build / "refit.json"
     activations = bank.images.activations
     size = bank.head.weight.size + bank.head.bias.size
     if size > LARGEST_HEAD:
@@ -199,7 +207,15 @@ def fit_influence(build: Path, bank: Bank) -> dict[str, float] | None:
         )
         same = head.logits(activations.features).argmax(axis=1) == activations.logits.argmax(axis=1)
         facts = {"l2": head.l2, "gradient_norm": head.gradient_norm, "agreement": same.mean()}
-        summary.write_text(json.dumps(facts))
+        tqdm.write("leave out single images, in truth")
+        held_out = on.calibration.images.activations.features
+        check = leave_one_out_check(
+            influence,
+            HeadRefits.of(bank, head, influence.inverse_hessian),
+            np.asarray(held_out[evenly(len(held_out), CHECKED_ON)]),
+        )
+        facts |= {name: getattr(check, name) for name in ("pearson", "spearman", "slope")}
+        write_whole(summary, json.dumps(facts).encode())
     refit: dict[str, float] | None = json.loads(summary.read_text())
     return refit
 

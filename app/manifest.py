@@ -42,8 +42,9 @@ class Manifest:
         temperature: that calibrates the confidence.
         calibration_accuracy: share of the calibration images classified as labelled.
         leaked: calibration images left out because the training set has them too.
-        refit: of the head, for influences: l2, gradient_norm, agreement; None when the head is
-            too large.
+        refit: of the head, for influences: l2, gradient_norm, agreement with the original, and
+            pearson, spearman, slope of predicted against actual effects of leaving single images
+            out; None when the head is too large.
         skipped: files that could not be read.
         digests: sha256 of every file, by its path in the workspace.
     """

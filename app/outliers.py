@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
+from app.manifest import WorkspaceError
 from models.classifier import Classifier
 from models.images import ImageRefused
 from models.imagesets import ImageFolder
@@ -27,12 +28,23 @@ CHOOSING = ("blends", "halves", "shuffled", *(f"corruption-{c}-{HARDEST}" for c 
 def read_pixels(
     classifier: Classifier, folder: ImageFolder, images: ObservedSet, rows: np.ndarray
 ) -> np.ndarray:
-    """The network's input of images that were observed before: (n, channels, S, S) uint8."""
+    """The network's input of images that were observed before: (n, channels, S, S) uint8.
+
+    Raises:
+        WorkspaceError: when a file can no longer be read.
+    """
     place = {stored_name(name): row for row, name in enumerate(folder.names)}
     wanted = [place[images.name(int(row))] for row in rows]
     preprocessing = classifier.preprocessing
     read = folder.read(wanted, lambda decoded: preprocessing.pixels(decoded.image))
-    return np.stack([pixels for pixels in read if not isinstance(pixels, ImageRefused)])
+    found = []
+    for row, pixels in zip(wanted, read, strict=True):
+        if isinstance(pixels, ImageRefused):
+            raise WorkspaceError(
+                f"{folder.root / folder.names[row]} could be read before, and now cannot: {pixels}"
+            )
+        found.append(pixels)
+    return np.stack(found)
 
 
 def made_sets(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 from tqdm import tqdm
 
+import app
+import explain
+import models
+import ood
 from app.fitting import (
     Materials,
     fit_influence,
@@ -32,12 +37,15 @@ from app.manifest import Manifest, WorkspaceError, all_digests
 from app.observing import observe_folder, once, skipped_report
 from app.outliers import CHOOSING
 from models.bank import Bank, CalibrationSet, NotHeldOut, TuningSet, shared_ids, split_held_out
-from models.classifier import Classifier
+from models.classifier import Classifier, NonFiniteOutput
 from models.images import ImageRefused, decode_image, thumbnail_webp
 from models.imagesets import ImageFolder
 from models.loading import load_network
 from models.observed import ObservedSet
 from models.preprocessing import Preprocessing
+from ood.combination import COMBINATIONS
+from ood.detectors import detectors_for
+from ood.gradient import ODIN
 from ood.selection import choose_default, mean_auroc
 from ood.temperature import fit_temperature
 
@@ -60,7 +68,7 @@ class Recipe:
         preprocessing: from image to input.
         classes: names in the order of the logits; None for the sorted class folders.
         detector: name of the default one; "" to choose it on made-up outliers.
-        samples: folder of images to try; None for a few calibration images.
+        samples: folder of images to try; None for a few tuning images.
         unknown: folder of images of other classes, by class, to compare detectors on only.
         odin: whether to fit ODIN too, which needs passes of its own.
     """
@@ -94,9 +102,10 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     classes = recipe.classes or train.classes
     network = load_network(recipe.model, recipe.weights, len(classes), recipe.weights_source)
     classifier = Classifier(network, recipe.preprocessing, classes)
+    _refuse_detector(recipe.detector, classifier)
     build = target.with_name(f".{target.name}.preparing")
     folders = (train, calibration, *([unknown] if unknown else []))
-    _start_or_resume(build, _fingerprint(recipe, folders))
+    _start_or_resume(build, _fingerprint(recipe, classifier, folders))
 
     save_tensors(
         {k: t.detach().clone() for k, t in network.state_dict().items()},
@@ -132,9 +141,9 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     outliers = score_outliers(on, panel, unknown)
     auroc = mean_auroc(tuning_scores, {name: outliers[name] for name in CHOOSING})
     fit_patches(on)
-    refit = fit_influence(build, bank)
+    refit = fit_influence(on)
     fit_the_map(build, bank, calibration_set)
-    _write_samples(build, recipe, calibration, calibration_set.images)
+    _write_samples(build, recipe, calibration, tuning_set.images)
     logits = calibration_set.images.activations.logits
     labels = calibration_set.images.labels
     manifest = Manifest(
@@ -201,6 +210,16 @@ def _open_folders(recipe: Recipe) -> tuple[ImageFolder, ImageFolder]:
     return _relabel(train, classes), _relabel(calibration, classes)
 
 
+def _refuse_detector(name: str, classifier: Classifier) -> None:
+    """One that was asked for by name but cannot be fitted; before hours of work, not after."""
+    offered = [*COMBINATIONS, *detectors_for(classifier), ODIN.info.name]
+    if name and name not in offered:
+        raise WorkspaceError(
+            f"The last layer of this model does not allow the detector {name!r}; "
+            f"choose of {', '.join(offered)}."
+        )
+
+
 def _open_unknown(folder: Path | None) -> ImageFolder | None:
     try:
         return None if folder is None else ImageFolder.open(folder)
@@ -216,18 +235,29 @@ def _relabel(folder: ImageFolder, classes: Sequence[str]) -> ImageFolder:
     )
 
 
-def _fingerprint(recipe: Recipe, folders: Sequence[ImageFolder]) -> str:
+def _noise(recipe: Recipe) -> np.ndarray:
+    """What the network answers to it shows whether its code has changed."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (2, *recipe.preprocessing.shape), np.uint8)
+
+
+def _fingerprint(recipe: Recipe, classifier: Classifier, folders: Sequence[ImageFolder]) -> str:
     """Digest of everything that a resumed run must find unchanged."""
     digest = hashlib.sha256()
     settings = (recipe.model, asdict(recipe.preprocessing), recipe.classes, recipe.odin)
     digest.update(json.dumps(settings).encode())
+    for package in (app, explain, models, ood):  # half a workspace by other code fits no other half
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(path.read_bytes())
+    with suppress(NonFiniteOutput):  # of noise a network may think nothing
+        digest.update(np.round(classifier.observe(_noise(recipe)).logits, 3).tobytes())
     for name in sorted(recipe.weights):
         tensor = recipe.weights[name].contiguous().reshape(-1)
         digest.update(name.encode() + tensor.view(torch.uint8).numpy().tobytes())
-    for folder in folders:
+    for number, folder in enumerate(folders):
         for name in folder.names:
             stat = (folder.root / name).stat()
-            facts = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            facts = f"{number}\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
             digest.update(facts.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -243,7 +273,10 @@ def _start_or_resume(build: Path, fingerprint: str) -> None:
 def _write_samples(
     build: Path, recipe: Recipe, calibration: ImageFolder, held_out: ObservedSet
 ) -> None:
-    """Copy the samples given, or take the first calibration image of some classes."""
+    """Copy the samples given, or take the first tuning image of some classes.
+
+    A calibration image would be compared with itself.
+    """
     samples = build / "samples"
     shutil.rmtree(samples, ignore_errors=True)
     samples.mkdir()

@@ -43,6 +43,8 @@ def image_record(
         "realised": list(decision.realised),
         "calibration_size": decision.calibration_size,
         "detector": decision.detector,
+        "by_class": decision.by_class,
+        "conditional": decision.method,
         "scores": {
             name: {"score": float(s[row]), "p_value": float(inspection.p_values[name][row])}
             for name, s in inspection.scores.items()
@@ -67,7 +69,8 @@ def refused_record(refused: RefusedImage) -> Record:
     return {
         "file": refused.name, "sha256": None, "predicted": None, "confidence": None,
         "verdict": None, "p_value": None, "level": None, "realised": None,
-        "calibration_size": None, "detector": None, "scores": None,
+        "calibration_size": None, "detector": None, "by_class": None, "conditional": None,
+        "scores": None,
         "neighbours": None, "influences": None, "map": None, "note": None,
         "error": refused.reason,
     }  # fmt: skip

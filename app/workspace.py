@@ -1,5 +1,7 @@
 """A classifier with everything that was prepared around it, opened once and shared."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +11,14 @@ from typing import Self
 import numpy as np
 from safetensors.numpy import load_file
 
+from app.audit import AUDIT_FILE, Audit
 from app.manifest import Manifest, WorkspaceError
 from app.outliers import read_outliers
 from explain.attribution import integrated_gradients
+from explain.head import RefittedHead
 from explain.influence import HeadInfluence, Influences
 from explain.map import place
+from explain.refits import HeadRefits
 from models.activations import Activations, join_activations
 from models.bank import Bank, CalibrationSet
 from models.classifier import Classifier
@@ -25,7 +30,7 @@ from ood.decision import Decision, Rule, decide, flagging_rank
 from ood.panel import Panel
 from ood.patches import PatchBank, PatchMap
 from ood.store import load_fitted
-from ood.temperature import probabilities
+from ood.temperature import fit_temperature, probabilities
 
 INFLUENCES_SHOWN = 6
 
@@ -156,6 +161,23 @@ class Workspace:
         return self.manifest.classes
 
     @cached_property
+    def audit(self) -> Audit | None:
+        """What is doubtful about the training images; None in a workspace of before audits."""
+        path = self.path / AUDIT_FILE
+        return load_fitted(Audit, path) if path.exists() else None
+
+    @cached_property
+    def rows_by_sha256(self) -> dict[str, int]:
+        """Where a training image is in the Bank, by its pixels; copies are one."""
+        return {self.bank.images.sha256(row): row for row in range(len(self.bank.images))}
+
+    @cached_property
+    def key(self) -> str:
+        """What caches know it by: another preparation at the same path has another."""
+        digests = json.dumps(self.manifest.digests, sort_keys=True).encode()
+        return f"{self.path} {hashlib.sha256(digests).hexdigest()}"
+
+    @cached_property
     def samples(self) -> list[Path]:
         """Image files that a visitor can try, in order."""
         return sorted((self.path / "samples").glob("*"))
@@ -188,6 +210,23 @@ class Workspace:
         )
 
     @cached_property
+    def refits(self) -> HeadRefits | None:
+        """Refits of the last layer without some training images; None for large heads."""
+        if self.influence is None or self.manifest.refit is None:
+            return None
+        facts = self.manifest.refit
+        head = RefittedHead(self.influence.theta, facts["l2"], facts["gradient_norm"])
+        return HeadRefits.of(self.bank, head, self.influence.inverse_hessian)
+
+    @cached_property
+    def refit_temperature(self) -> float:
+        """That calibrates the confidence of the refitted last layer."""
+        assert self.refits is not None
+        images = self.calibration.images
+        logits = self.refits.head.logits(np.asarray(images.activations.features))
+        return fit_temperature(logits, images.labels)
+
+    @cached_property
     def mondrian(self) -> MondrianCalibration:
         """The default detector's calibration by predicted class."""
         return MondrianCalibration.fit(
@@ -217,7 +256,7 @@ class Workspace:
         return decide(
             self.p_values(inspection, rule), inspection.predicted, level=rule.level,
             calibration_size=self._sizes(inspection, rule), detector=self.manifest.detector,
-            method=rule.method,
+            by_class=rule.by_class, method=rule.method,
         )  # fmt: skip
 
     def reference(self, rule: Rule, predicted: int) -> ConformalCalibration:

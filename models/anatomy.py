@@ -14,19 +14,33 @@ class HeadNotFound(ValueError):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The end of the part of a network that works at one resolution.
+
+    Attributes:
+        module: the last one to answer at that resolution; it may answer at others too, as the one
+            nn.ReLU of a small network does.
+        shape: (K, H, W) of that answer.
+    """
+
+    module: nn.Module
+    shape: torch.Size
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """The layers that are read.
 
     Attributes:
         head: the linear layer whose output is the network's.
-        stages: the last module that answers at each spatial resolution, in order.
+        stages: one for each spatial resolution, in order.
         pooled: the stage whose channel means are the head's input; None when none is.
         divided: whether the head's output is divided before it is the network's.
     """
 
     head: nn.Linear
-    stages: tuple[nn.Module, ...]
-    pooled: nn.Module | None
+    stages: tuple[Stage, ...]
+    pooled: Stage | None
     divided: bool
 
 
@@ -41,7 +55,7 @@ def find_anatomy(network: nn.Module, example: Tensor) -> Anatomy:
         HeadNotFound: when the network does not run or does not end in a linear layer.
     """
     heads: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
-    stages: dict[tuple[int, ...], tuple[nn.Module, Tensor]] = {}
+    stages: dict[tuple[int, ...], tuple[Stage, Tensor]] = {}
     divided: dict[nn.Linear, Tensor] = {}
     images: set[torch.Size] = set()  # (K, H, W) as convolutions make them; others may be (H, W, K)
 
@@ -55,7 +69,8 @@ def find_anatomy(network: nn.Module, example: Tensor) -> Anatomy:
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             images.add(output.shape[1:])
         if output.shape[1:] in images:
-            stages[tuple(output.shape[-2:])] = (module, output.mean(dim=(2, 3)))
+            stage = Stage(module, output.shape[1:])
+            stages[tuple(output.shape[-2:])] = (stage, output.mean(dim=(2, 3)))
 
     handles = [module.register_forward_hook(remember) for module in network.modules()]
     try:
@@ -71,9 +86,9 @@ def find_anatomy(network: nn.Module, example: Tensor) -> Anatomy:
             handle.remove()
     for head, (features, output) in reversed(heads.items()):
         if features.ndim == 2 and _same(divided.get(head, output), logits):
-            pooled = [module for module, means in stages.values() if _same(means, features)]
-            modules = tuple(module for module, _ in stages.values())
-            return Anatomy(head, modules, pooled[0] if pooled else None, head in divided)
+            pooled = [stage for stage, means in stages.values() if _same(means, features)]
+            ends = tuple(stage for stage, _ in stages.values())
+            return Anatomy(head, ends, pooled[0] if pooled else None, head in divided)
     raise HeadNotFound(
         "The network does not end in a linear layer over one feature vector an image, "
         "so its penultimate features cannot be read. Wrap it so that its logits come "

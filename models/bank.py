@@ -128,7 +128,10 @@ class TuningSet(_HeldOut):
 
 
 class CalibrationSet(_HeldOut):
-    """Held-out images that nothing was fitted on; thresholds and p-values come from them only."""
+    """Held-out images that no detector was fitted on; thresholds and p-values come from them only.
+
+    The temperature of the confidence that is shown is fitted on them too; no p-value depends on it.
+    """
 
 
 def split_held_out(images: ObservedSet) -> tuple[np.ndarray, np.ndarray]:

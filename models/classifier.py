@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, normalize
 
 from models.activations import Activations, Head, join_activations
-from models.anatomy import HeadNotFound, find_anatomy
+from models.anatomy import HeadNotFound, Stage, find_anatomy
 from models.preprocessing import Preprocessing
 
 BATCH_SIZE = 64
@@ -68,10 +68,10 @@ class Classifier:
                 f"{len(self.classes)} classes."
             )
         self._features = torch.empty(0)
-        self._channels: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._channels: dict[Stage, tuple[Tensor, Tensor]] = {}
         layer.register_forward_pre_hook(self._keep_features)
-        for stage in anatomy.stages:
-            stage.register_forward_hook(self._keep_channels)
+        for module in dict.fromkeys(stage.module for stage in anatomy.stages):
+            module.register_forward_hook(self._keep_channels)
 
     def observe(self, pixels: np.ndarray) -> Activations:
         """One forward pass.
@@ -94,7 +94,7 @@ class Classifier:
                         means=tuple(
                             _array(self._channels[stage][0])
                             for stage in stages
-                            if stage is not self._anatomy.pooled
+                            if stage != self._anatomy.pooled
                         ),
                         maxima=tuple(_array(self._channels[stage][1]) for stage in stages),
                     )
@@ -131,18 +131,19 @@ class Classifier:
         if not self._anatomy.stages:
             raise NoStages("The network has no layer that keeps where in the image things are.")
         stage = self._anatomy.stages[-2:][0]
-        answers: dict[nn.Module, Tensor] = {}  # a module that is called twice has two
+        last: list[Tensor] = []  # of a module that is called twice
 
         def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-            answers[module] = output
+            if output.shape[1:] == stage.shape:
+                last[:] = [output]
 
         parts = []
         with self.lock, torch.inference_mode():
-            handle = stage.register_forward_hook(keep)
+            handle = stage.module.register_forward_hook(keep)
             try:
                 for start in range(0, len(pixels), BATCH_SIZE):
                     self.network(self.inputs(pixels[start : start + BATCH_SIZE]))
-                    parts.append(_array(_cells(answers[stage]).permute(0, 2, 3, 1)))
+                    parts.append(_array(_cells(last[0]).permute(0, 2, 3, 1)))
             finally:
                 handle.remove()
         return np.concatenate(parts)
@@ -162,9 +163,10 @@ class Classifier:
     def _keep_features(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0].detach()
 
-    def _keep_channels(self, stage: nn.Module, inputs: object, output: Tensor) -> None:
-        output = output.detach()
-        self._channels[stage] = output.mean(dim=(2, 3)), output.amax(dim=(2, 3))
+    def _keep_channels(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        stage, output = Stage(module, output.shape[1:]), output.detach()
+        if stage in self._anatomy.stages:  # a module that is called twice has other answers too
+            self._channels[stage] = output.mean(dim=(2, 3)), output.amax(dim=(2, 3))
 
 
 def _cells(output: Tensor) -> Tensor:

@@ -43,10 +43,11 @@ COMBINATIONS = {
             title="Four together (Fisher)",
             question="Do distance, logits and channels together find it odd?",
             consumes=frozenset({"logits", "features", "means", "maxima"}),
+            kind="joined",
             paper=Paper(
-                "Fisher; empirical null after Brown", "Biometrics", 1975,
-                "A Method for Combining Non-Independent, One-Sided Tests of Significance",
-                "https://doi.org/10.2307/2529826",
+                "after Fisher", "The American Statistician", 1948,
+                "Answer to Question 14 on Combining Independent Tests of Significance",
+                "https://doi.org/10.2307/2681650",
             ),
         ),
         _fisher,
@@ -57,6 +58,7 @@ COMBINATIONS = {
             title="Four together (Simes)",
             question="Does at least one of distance, logits and channels find it very odd?",
             consumes=frozenset({"logits", "features", "means", "maxima"}),
+            kind="joined",
             paper=Paper(
                 "Simes", "Biometrika", 1986,
                 "An Improved Bonferroni Procedure for Multiple Tests of Significance",
@@ -71,6 +73,7 @@ COMBINATIONS = {
             title="Four together (harmonic mean)",
             question="Do the oddest of distance, logits and channels outweigh the others?",
             consumes=frozenset({"logits", "features", "means", "maxima"}),
+            kind="joined",
             paper=Paper(
                 "Wilson", "PNAS", 2019,
                 "The Harmonic Mean p-Value for Combining Dependent Tests",

@@ -47,7 +47,7 @@ def dkw_bounds(n: int, delta: float = DELTA) -> np.ndarray:
     return np.minimum(1, np.arange(n) / n + np.sqrt(np.log(1 / delta) / (2 * n)))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4_096)  # by class, each category has a size of its own
 def monte_carlo_bounds(n: int, delta: float = DELTA) -> np.ndarray:
     """(n,) read-only bounds of constant width in standard deviations, from simulated sets.
 

@@ -6,9 +6,6 @@ from typing import Self
 import numpy as np
 from scipy.stats import beta
 
-from models.bank import CalibrationSet
-from ood.detectors.base import Detector
-
 SMALLEST_CATEGORY = 200
 
 
@@ -31,11 +28,6 @@ class ConformalCalibration:
             raise ValueError("Calibration scores must be finite, one an image, and at least one.")
         if np.any(np.diff(self.scores) < 0):
             raise ValueError("Calibration scores must ascend.")
-
-    @classmethod
-    def fit(cls, detector: Detector, calibration: CalibrationSet) -> Self:
-        """Score every held-out image."""
-        return cls(np.sort(detector.score(calibration.activations)))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -62,13 +54,14 @@ class ConformalCalibration:
 
 @dataclass(frozen=True)
 class MondrianCalibration:
-    """Calibration by predicted class, so that no class is flagged more than another.
+    """Calibration by predicted class.
 
     A new known image is compared with calibration images of its category only, so that
     P(p <= a | category) <= a (Vovk, Gammerman and Shafer, 2005: a Mondrian taxonomy).
-    The categories are the predicted classes; those with fewer than `SMALLEST_CATEGORY` calibration
-    images share one, in which the promise holds on average over its classes. They are chosen by
-    counting predictions, never by looking at scores.
+    The categories are the predicted classes, not the true ones; those with fewer than
+    `SMALLEST_CATEGORY` calibration images share one, in which the promise holds on average over
+    its classes: one of them may be flagged more often than another. They are chosen by counting
+    predictions, never by looking at scores.
 
     Attributes:
         categories: K calibrations, one a category.
@@ -117,27 +110,19 @@ class MondrianCalibration:
         """(N,) int: how many calibration images each p-value rests on."""
         return np.array([len(c) for c in self.categories])[self.category_of[predicted]]
 
-    def threshold(self, level: float, predicted_class: int) -> float:
-        """The score above which an image of that predicted class has p <= level."""
-        return self.categories[self.category_of[predicted_class]].threshold(level)
-
 
 def largest_rank(level: float, n: int) -> int:
     """floor(level (n + 1)), safe against 0.05 * 20 = 0.9999...; p <= level needs it positive."""
     return int(np.floor(level * (n + 1) * (1 + 1e-12)))
 
 
-def realised_interval(level: float, n: int, coverage: float = 0.95) -> tuple[float, float]:
-    """Where the share of known images flagged at `level` lies, for one calibration set of n.
-
-    Over calibration sets that share is Beta(k, n + 1 - k) with k = floor(level (n + 1))
-    (Vovk, 2012, proposition 2); the interval holds `coverage` of it, equal tails.
-    """
-    return rank_interval(largest_rank(level, n), n, coverage)
-
-
 def rank_interval(rank: int, n: int, coverage: float = 0.95) -> tuple[float, float]:
-    """The same for flagging what `rank` of n calibration images reach or exceed less often."""
+    """Where the share of known images flagged lies, for one calibration set of n.
+
+    Flagged is what fewer than `rank` calibration images reach or exceed. Over calibration sets
+    that share is Beta(rank, n + 1 - rank) (Vovk, 2012, proposition 2); the interval holds
+    `coverage` of it, equal tails.
+    """
     if rank == 0:
         return 0.0, 0.0
     if rank > n:

@@ -58,6 +58,8 @@ class Decision:
     detector: str
     predicted: int
     calibration_size: int
+    by_class: bool = False
+    method: str = ""
 
     @property
     def flagged(self) -> bool:
@@ -67,7 +69,7 @@ class Decision:
 
 def decide(
     p_values: np.ndarray, predicted: np.ndarray, *, level: float,
-    calibration_size: int | np.ndarray, detector: str, method: str = "",
+    calibration_size: int | np.ndarray, detector: str, by_class: bool = False, method: str = "",
 ) -> list[Decision]:  # fmt: skip
     """One decision for each of N p-values.
 
@@ -77,6 +79,7 @@ def decide(
         level: share of known images that may be flagged.
         calibration_size: of all images, or (N,) of each one's category.
         detector: whose p-values they are.
+        by_class: whether they were taken among calibration images of the predicted class.
         method: of `conditional.METHODS` by which they were made to hold for this calibration set;
             "" for plain conformal p-values.
 
@@ -97,6 +100,8 @@ def decide(
             detector=detector,
             predicted=int(c),
             calibration_size=n,
+            by_class=by_class,
+            method=method,
         )
         for p, c, n in zip(p_values, predicted, sizes, strict=True)
     ]
@@ -110,6 +115,19 @@ def flagging_rank(level: float, calibration_size: int, method: str = "") -> int:
     if not method:
         return largest_rank(level, calibration_size)
     return int((METHODS[method](calibration_size) <= level).sum())
+
+
+def can_be_unknown(rule: Rule, calibration_size: int) -> bool:
+    """Whether any image at all could be called unknown, however odd it is.
+
+    Args:
+        rule: what is asked for.
+        calibration_size: of all images; by class, of the category in question.
+    """
+    smallest = 1 / (calibration_size + 1)
+    if rule.method:
+        smallest = float(METHODS[rule.method](calibration_size)[0])
+    return _verdict(smallest, rule.level) is Verdict.UNKNOWN
 
 
 def _verdict(p_value: float, level: float) -> Verdict:

@@ -31,6 +31,7 @@ class ODIN:
         title="ODIN",
         question="Does a nudge towards its answer fail to make the network surer?",
         consumes=frozenset({"gradients"}),
+        kind="gradients",
         paper=Paper(
             "Liang, Li and Srikant", "ICLR", 2018,
             "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks",

@@ -9,6 +9,9 @@ from scipy.special import expit
 # Evenly spaced on the logit scale, so that the tails are as finely kept as the middle.
 LEVELS = np.concatenate([[0.0], expit(np.linspace(-7.5, 7.5, 61)), [1.0]])
 COARSE_LEVELS = np.concatenate([[0.0], expit(np.linspace(-7, 7, 27)), [1.0]])
+# An upper p-value times (size + 1) is at least 1 up to the largest number seen, and float32 keeps
+# seven digits of it; a two-sided one is twice that.
+BEYOND = 1 - 1e-5
 _TAIL_SHARE = 0.05
 _CHUNK = 1 << 22  # numbers compared at once
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,30 +99,17 @@ def _score(workspace: "Workspace", path: Path) -> "tuple[Scores | None, list[str
     import numpy as np
     from tqdm import tqdm
 
-    from app.uploads import RefusedImage, read_paths
-    from models.images import ImageRefused, decode_image
+    from app.inspecting import inspect_files
+    from app.uploads import read_paths
 
-    preprocessing = workspace.classifier.preprocessing
     parts: list[Scores] = []
-    pixels: list[np.ndarray] = []
     refused: list[str] = []
-
-    def score() -> None:
-        if pixels:
-            parts.append(workspace.inspect(np.stack(pixels), gradients=True).scores)
-            pixels.clear()
-
-    for file in tqdm(read_paths([path]), desc=path.name, unit="files", disable=None):
-        if isinstance(file, RefusedImage):
-            refused.append(f"{file.name}: {file.reason}")
-            continue
-        try:
-            pixels.append(preprocessing.pixels(decode_image(file[1]).image))
-        except ImageRefused as error:
-            refused.append(f"{file[0]}: {error}")
-        if len(pixels) == CHUNK:
-            score()
-    score()
+    files = iter(tqdm(read_paths([path]), desc=path.name, unit="files", disable=None))
+    while chunk := list(islice(files, CHUNK)):
+        found = inspect_files(workspace, chunk, gradients=True)
+        refused += [f"{file.name}: {file.reason}" for file in found.refused]
+        if found.inspection is not None:
+            parts.append(found.inspection.scores)
     if not parts:
         return None, refused
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, refused
@@ -137,11 +125,9 @@ def _compared(workspace: "Workspace", sets: "dict[str, Scores]", form: str) -> b
 
 def _write(data: bytes, out: Path | None) -> None:
     """Complete or not at all."""
+    from app.files import write_whole
+
     if out is None:
         sys.stdout.buffer.write(data)
-    elif out.exists() and not out.is_file():  # a device or a pipe
-        out.write_bytes(data)
     else:
-        partial = out.with_name(f".{out.name}.partial")
-        partial.write_bytes(data)
-        os.replace(partial, out)
+        write_whole(out, data)

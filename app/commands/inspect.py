@@ -1,7 +1,6 @@
 """`python -m app inspect`: one record per image, without a screen."""
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,7 @@ from app.locations import DEMO, workspace_path
 
 if TYPE_CHECKING:
     from app.records import Record
-    from app.uploads import RefusedImage, UploadedImage
+    from app.uploads import RefusedImage
     from app.workspace import Workspace
     from ood.decision import Rule
 
@@ -78,14 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_file(workspace: "Workspace", args: argparse.Namespace) -> "_Count":
     """Complete or not at all, and never among the images that are being read."""
-    if args.out.exists() and not args.out.is_file():  # a device or a pipe
-        with args.out.open("wb") as out:
-            return _write_records(workspace, args, out)
-    partial = args.out.with_name(f".{args.out.name}.partial")
-    with partial.open("wb") as out:
-        count = _write_records(workspace, args, out)
-    os.replace(partial, args.out)
-    return count
+    from app.files import replacing
+
+    with replacing(args.out) as partial, partial.open("wb") as out:
+        return _write_records(workspace, args, out)
 
 
 @dataclass
@@ -123,24 +118,20 @@ def _inspect_chunk(
     workspace: "Workspace", files: "list[tuple[str, bytes] | RefusedImage]", rule: "Rule"
 ) -> "list[Record]":
     """Records in the order of the files; images and refusals in their places."""
-    import numpy as np
-
+    from app.inspecting import inspect_files
     from app.records import image_record, refused_record
-    from app.uploads import RefusedImage, prepare_upload
+    from app.uploads import RefusedImage
 
-    preprocessing = workspace.classifier.preprocessing
-    uploads = [
-        file if isinstance(file, RefusedImage) else prepare_upload(*file, preprocessing)
-        for file in files
-    ]
-    images: list[UploadedImage] = [u for u in uploads if not isinstance(u, RefusedImage)]
+    found = inspect_files(workspace, files)
     inspected = {}
-    if images:
-        inspection = workspace.inspect(np.stack([image.pixels for image in images]))
-        decisions = workspace.decide(inspection, rule)
-        for row, (image, decision) in enumerate(zip(images, decisions, strict=True)):
-            influences = workspace.explain(inspection.activations, row)
+    if found.inspection is not None:
+        decisions = workspace.decide(found.inspection, rule)
+        for row, (image, decision) in enumerate(zip(found.images, decisions, strict=True)):
+            influences = workspace.explain(found.inspection.activations, row)
             inspected[id(image)] = image_record(
-                workspace, image, inspection, row, decision, influences
+                workspace, image, found.inspection, row, decision, influences
             )
-    return [refused_record(u) if isinstance(u, RefusedImage) else inspected[id(u)] for u in uploads]
+    return [
+        refused_record(u) if isinstance(u, RefusedImage) else inspected[id(u)]
+        for u in found.uploads
+    ]

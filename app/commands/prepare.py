@@ -64,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     )
     from models.preprocessing import Preprocessing
     from ood.combination import COMBINATIONS
-    from ood.detectors import DETECTORS
+    from ood.detectors import DETECTORS, SPECIAL
     from ood.gradient import ODIN
 
     # A name goes to one's own workspaces, never into those that come with Kindred.
     target = Path(args.name) if os.sep in args.name else home() / args.name
-    names = [*COMBINATIONS, *DETECTORS, ODIN.info.name]
+    names = [*COMBINATIONS, *DETECTORS, *SPECIAL, ODIN.info.name]
     if args.detector and args.detector not in names:
         print(f"No detector {args.detector!r}; choose of {', '.join(names)}.", file=sys.stderr)
         return 2

@@ -22,7 +22,7 @@ _FILES = {"csv": ("CSV", "csv", "text/csv"), "markdown": ("Markdown", "md", "tex
 
 def measured_contenders(workspace: Workspace) -> dict[str, Contender]:
     """The workspace's detectors, their time measured once for all users."""
-    return _contenders(str(workspace.path), workspace)
+    return _contenders(workspace.key, workspace)
 
 
 @st.cache_resource(show_spinner="Timing the detectors ...", max_entries=4)
@@ -35,7 +35,7 @@ def compared_on(
     workspace: Workspace, among: Mapping[str, Contender], chosen: OutlierSet
 ) -> list[Comparison]:
     """Every detector on this set, the best AUROC first."""
-    return _compared(str(workspace.path), chosen.key, workspace, among, chosen)
+    return _compared(workspace.key, chosen.key, workspace, among, chosen)
 
 
 @st.cache_data(show_spinner="Comparing the detectors ...", max_entries=128)
@@ -97,7 +97,7 @@ def show_agreement(workspace: Workspace, chosen: OutlierSet) -> None:
         persist_state="session",
     )
     found = _agreement(
-        str(workspace.path),
+        workspace.key,
         "" if images == known else chosen.key,
         workspace.calibration_scores if images == known else chosen.scores,
     )

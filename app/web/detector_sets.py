@@ -71,7 +71,7 @@ def set_title(name: str) -> str:
 
 def own_session(workspace: Workspace) -> Session:
     """The images that somebody brought to this page, for this workspace alone."""
-    key = f"detectors {workspace.path}"
+    key = f"detectors {workspace.key}"
     state: Session = st.session_state.setdefault(key, Session(gradients=True))
     return state
 
@@ -188,8 +188,8 @@ def _own_set(batch: Batch) -> OutlierSet | None:
         return None
     if len(batch.images) < FEW_IMAGES:
         st.warning(
-            f"Only {len(batch.images):,} images: the intervals are wide, and detectors whose "
-            f"intervals overlap cannot be told apart. Bring {FEW_IMAGES} or more.",
+            f"Only {len(batch.images):,} images: these figures are rough, and the intervals, made "
+            f"by drawing from so few, are too narrow. Bring {FEW_IMAGES} or more.",
             icon=":material/warning:",
         )
     return OutlierSet(OWN_NAME, OWN_NAME.capitalize(), batch.digest, batch.inspection.scores)

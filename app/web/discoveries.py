@@ -30,15 +30,17 @@ def show_drift(workspace: Workspace, inspection: Inspection) -> None:
     check = check_exchangeability(scores, conformal.scores, DRIFT_LEVEL)
     if check.alarm:
         st.warning(
-            "**The error rate may no longer hold.** Even the images that are not flagged differ "
-            "from the normal images held out: another camera, another crop, another mix of "
-            f"classes? In a batch like those this is said in at most {1 / ALARM:.0%} of cases.",
+            "**The error rate may no longer hold.** Even the images that are not flagged at "
+            f"{DRIFT_LEVEL:.0%} differ from the normal images held out: another camera, another "
+            "crop, another mix of classes? In a batch like those this is said in at most "
+            f"{1 / ALARM:.0%} of cases.",
             icon=":material/warning:",
         )
     elif len(scores) >= _SMALLEST_DRIFT and check.images < len(scores) / 2:
         st.info(
-            "More than half of this batch is flagged. Either most of it is unknown, or it comes "
-            "from another camera and the error rate does not hold: this cannot be told apart here.",
+            f"More than half of this batch is flagged at {DRIFT_LEVEL:.0%}. Either most of it is "
+            "unknown, or it comes from another camera and the error rate does not hold: this "
+            "cannot be told apart here.",
             icon=":material/info:",
         )
 
@@ -57,7 +59,8 @@ def show_discoveries(
             required=True,
             key="discoveries",
             help="Storey estimates how many images are normal, and finds more where few are. "
-            "The last joins four detectors by e-values, valid however they depend on each other.",
+            "The last joins four detectors by e-values, valid however they depend on each other. "
+            "Choose before you look: the 10% holds for one way, not for the best of three.",
         )
     found = _select(workspace, inspection, method)
     p_values = inspection.p_values[detector]
@@ -77,7 +80,8 @@ def show_discoveries(
                 f"{_at_most(false, flagged)}, wherever you move the level."
             )
     st.markdown(said)
-    largest = largest_batch_for_lone_outlier(FALSE_DISCOVERY_RATE, size)
+    rate = FALSE_DISCOVERY_RATE / 2 if method == _E_BH else FALSE_DISCOVERY_RATE
+    largest = largest_batch_for_lone_outlier(rate, size)
     if len(found) > largest:
         st.caption(
             f":material/info: With {size:,} calibration images a single unknown image "

@@ -17,25 +17,15 @@ from app.web.inputs import show_inputs
 from app.web.job import Batch
 from app.web.level import choose_rule
 from app.web.map_view import flagged_clusters, show_clusters, show_map
+from app.web.progress import show_progress
 from app.web.reasons import show_attribution, show_influences, show_neighbours
 from app.web.state import session
 from app.web.verdict import show_verdict
+from app.web.what_if import show_what_if
 from app.web.why_unknown import show_why_unknown
 from app.web.wording import literal, plain
 from app.workspace import Workspace
 from ood.decision import Rule
-
-
-@st.fragment(run_every="500ms")
-def show_progress() -> None:
-    """How far the batch is; the page is drawn anew at its end."""
-    job = session().job
-    if job is None or not job.running:
-        st.rerun()
-    else:
-        job.watch()
-        share = min(job.done / max(job.total, 1), 1.0)
-        st.progress(share, f"Inspecting: {job.done:,} of {job.total:,}")
 
 
 def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) -> None:
@@ -66,9 +56,11 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
     row = selected_row(order) if several else 0
     image, decision = batch.images[row], decisions[row]
     show_verdict(workspace, image, inspection, row, decision, rule, numbers=numbers)
-    show_why_unknown(workspace, image, inspection, row, decision, numbers=numbers)
+    show_why_unknown(workspace, image, inspection, row, decision, rule, numbers=numbers)
     show_neighbours(workspace, inspection, row, decision, numbers=numbers)
-    show_influences(workspace, inspection, row, numbers=numbers)
+    influences = workspace.explain(inspection.activations, row)
+    show_influences(workspace, inspection, row, influences, numbers=numbers)
+    show_what_if(workspace, inspection, row, influences, numbers=numbers)
     looked, sits = st.columns([2, 5], gap="medium")
     with sits:
         show_map(workspace, rule, batch, decisions, clusters)
@@ -84,13 +76,13 @@ with header() as workspace:
     numbers = st.toggle("Show the numbers", key="numbers", bind="query-params")
 show_inputs(workspace)
 st.divider()
-rule = choose_rule(workspace, numbers=numbers)
+rule = choose_rule(workspace)
 job = session().job
 if job is None:
     show_map(workspace, rule, None, [], np.empty(0, int))
 elif job.error:
     st.error(job.error, icon=":material/error:")
 elif job.batch is None:
-    show_progress()
+    show_progress(session())
 else:
     show_results(workspace, job.batch, rule, numbers)

@@ -8,15 +8,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
-from app.uploads import (
-    RefusedImage,
-    UploadedImage,
-    count_files,
-    expand,
-    prepare_upload,
-)
+from app.inspecting import inspect_files
+from app.uploads import RefusedImage, UploadedImage, count_files, expand
 from app.workspace import Inspection, Workspace
 
 MICRO_BATCH = 16
@@ -105,21 +98,12 @@ class InspectionJob:
             )
 
     def _inspect(self, files: list[tuple[str, bytes] | RefusedImage]) -> None:
-        preprocessing = self._workspace.classifier.preprocessing
-        images = []
-        for file in files:
-            upload = (
-                file if isinstance(file, RefusedImage) else prepare_upload(*file, preprocessing)
-            )
-            if isinstance(upload, RefusedImage):
-                self._refused.append(upload)
-            else:
-                images.append(upload)
-            self.done += 1
-        if images:
-            pixels = np.stack([i.pixels for i in images])
-            self._parts.append(self._workspace.inspect(pixels, gradients=self._gradients))
-            self._images += images
+        found = inspect_files(self._workspace, files, gradients=self._gradients)
+        self._refused += found.refused
+        self._images += found.images
+        if found.inspection is not None:
+            self._parts.append(found.inspection)
+        self.done += len(files)
 
     def _finished(self) -> Batch:
         digest = hashlib.sha256("\n".join(f"{i.sha256} {i.name}" for i in self._images).encode())

@@ -5,7 +5,7 @@ import streamlit as st
 from app.web.wording import level_sentence
 from app.workspace import Workspace
 from ood.conformal import rank_interval
-from ood.decision import Rule, flagging_rank
+from ood.decision import Rule, can_be_unknown, flagging_rank
 
 _ON_AVERAGE = "On average over calibration sets"
 _METHODS = {
@@ -16,7 +16,7 @@ _METHODS = {
 }
 
 
-def choose_rule(workspace: Workspace, *, numbers: bool) -> Rule:
+def choose_rule(workspace: Workspace) -> Rule:
     """The level and its sense, and what it does to normal images."""
     left, right = st.columns([2, 3], gap="large", vertical_alignment="center")
     percent = left.slider(
@@ -31,14 +31,14 @@ def choose_rule(workspace: Workspace, *, numbers: bool) -> Rule:
                 key="by-class",
                 bind="query-params",
                 help="Each image is compared with normal images that the classifier gives the same "
-                "answer, so that no class is flagged more than another. Classes with fewer than "
-                "200 such images share theirs.",
+                "answer, so that the share holds for each answer. Those with fewer than 200 such "
+                "images share theirs.",
             )
-            shown = list(_METHODS) if numbers else list(_METHODS)[:2]
             sense = st.selectbox(
                 "The share holds",
-                shown,
-                key="sense" if numbers else "plain-sense",
+                list(_METHODS),
+                key="sense",
+                bind="query-params",
                 label_visibility="collapsed",
                 width=300,
                 help="Another set of held-out images would flag another share. On average over "
@@ -66,4 +66,7 @@ def _say(workspace: Workspace, rule: Rule, place: "st.delta_generator.DeltaGener
         return
     flagged = int(workspace.calibration_flagged(rule).sum())
     realised = [rank_interval(rank, len(c)) for c, rank in zip(categories, ranks, strict=True)]
-    place.caption(level_sentence(rule, flagged, size, realised))
+    said = level_sentence(rule, flagged, size, realised)
+    if not any(can_be_unknown(rule, len(c)) for c in categories):
+        said += " No image can be called *unknown* here, only *unsure*: too few were held out."
+    place.caption(said)

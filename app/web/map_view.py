@@ -10,6 +10,7 @@ import streamlit as st
 from app.web.charts import map_figure
 from app.web.job import Batch
 from app.web.pictures import enlarged, gallery
+from app.web.what_if import leave_out
 from app.web.wording import plain
 from app.workspace import Workspace
 from ood.decision import Decision, Rule
@@ -38,7 +39,7 @@ def show_map(
         "some to see them." + (warning if batch else "")
     )
     figure = _figure(
-        str(workspace.path),
+        workspace.key,
         str(rule),
         batch.digest if batch else "",
         rule,
@@ -98,6 +99,13 @@ def _show_selection(
     if shown:
         names = [plain(workspace.classes[workspace.bank.images.labels[r]]) for r in shown]
         gallery(workspace, shown, names, side=_SIDE)
+        if (
+            batch is not None
+            and workspace.refits is not None
+            and st.button(f"Leave these {len(learned):,} out and refit")
+        ):
+            leave_out(workspace, learned)
+            st.rerun(scope="app")
     if len(shown) < len(learned):
         st.caption(f"Showing {len(shown)} of {len(learned):,} training images.")
 
@@ -119,7 +127,7 @@ def flagged_clusters(
     flagged = np.array([decision.flagged for decision in decisions])
     features = batch.inspection.activations.features
     normal = workspace.calibration.images.activations.features
-    return _clusters(str(workspace.path), batch.digest, str(rule), features, flagged, normal)
+    return _clusters(workspace.key, batch.digest, str(rule), features, flagged, normal)
 
 
 @st.cache_data(max_entries=64, show_spinner="Grouping flagged images ...")

@@ -8,6 +8,7 @@ from app.uploads import UploadedImage
 from app.web.pictures import attribution_overlay, gallery
 from app.web.wording import plain
 from app.workspace import Inspection, Workspace
+from explain.influence import Influences
 from ood.decision import Decision
 
 OVERLAY_SIDE = 280
@@ -37,14 +38,19 @@ def show_neighbours(
 
 
 def show_influences(
-    workspace: Workspace, inspection: Inspection, row: int, *, numbers: bool
+    workspace: Workspace,
+    inspection: Inspection,
+    row: int,
+    influences: Influences | None,
+    *,
+    numbers: bool,
 ) -> None:
     """The training images that made the answer, and those that spoke against it."""
-    influences = workspace.explain(inspection.activations, row)
     if influences is None or workspace.influence is None:
         st.caption(
-            ":material/info: This model's last layer is too large for exact influences, so the "
-            "training images that taught it this answer are not shown."
+            ":material/info: For this model there are no exact influences (its last layer is too "
+            "large, or could not be refitted), so the training images that taught it this answer "
+            "are not shown."
         )
         return
     target, against = workspace.classes[influences.target], workspace.classes[influences.against]
@@ -98,9 +104,7 @@ def show_attribution(workspace: Workspace, image: UploadedImage, decision: Decis
         f"Orange spoke for {name}, blue against it, compared with a black image. It shows what the "
         "answer rests on, not whether that makes sense."
     )
-    overlay = _overlay(
-        str(workspace.path), image.sha256, decision.predicted, workspace, image.pixels
-    )
+    overlay = _overlay(workspace.key, image.sha256, decision.predicted, workspace, image.pixels)
     st.image(overlay, width=OVERLAY_SIDE, alt=f"Where the model looked for {name}")
 
 

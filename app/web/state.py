@@ -1,10 +1,11 @@
 """What one session remembers, in one typed place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
+from app.counterfactual import Edit
 from app.web.job import InspectionJob
 from app.web.resources import inference_executor
 from app.workspace import Workspace
@@ -22,6 +23,11 @@ class Session:
         source: key of the drop area that the batch came from; "" for samples and the camera.
         uploads: counts cleared uploads; part of the uploader's key.
         steps: counts moves by button or key; part of the table's key, so that it follows.
+        edits: of a workspace's training set, by its path: what was tried, the latest last.
+        unflippable: features of the image for which no flip set was found last.
+        training_row: of the Bank, shown in detail on the Training set page; -1 for the first.
+        training_steps: counts moves there; part of the table's key, so that it follows.
+        triage_failed: why a decision could not be written, said once.
         gradients: whether every detector scores, at whatever cost; see `Workspace.inspect`.
     """
 
@@ -30,6 +36,11 @@ class Session:
     source: str = ""
     uploads: int = 0
     steps: int = 0
+    edits: dict[str, list[Edit]] = field(default_factory=dict)
+    unflippable: bytes = b""
+    training_row: int = -1
+    training_steps: int = 0
+    triage_failed: str = ""
     gradients: bool = False
 
     def start(

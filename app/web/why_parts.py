@@ -12,6 +12,7 @@ from app.web.wording import out_of, plain
 from app.workspace import Workspace
 from ood.decision import Decision
 from ood.directions import ClassDistance, Direction
+from ood.quantiles import BEYOND
 from ood.reasons import (
     ChannelReason,
     EvidenceParts,
@@ -78,7 +79,7 @@ def show_distance(
     meaning = "far from every class" if far else "not unusually far from every class"
     st.markdown(
         f"**It is {meaning}.** {nearest} is the nearest, and it is {times:,.1f} times as far from "
-        "it as a normal image is from its own."
+        "it as the median normal image is from its nearest class."
     )
     runner_up = ""
     if distance.runner_up is not None:
@@ -179,10 +180,8 @@ def show_layers(
         f"Each layer is compared with what {compared} do there. Its name goes by depth: first "
         "layers mostly answer to edges, last ones to whole objects."
     )
-    if shares is not None:
-        most = np.flatnonzero(shares >= shares.max() / 2)
-        most = most[np.argsort(-shares[most], kind="stable")]
-        where = _listed(list(dict.fromkeys(names[n] for n in most)))
+    if shares is not None and shares.any():
+        where = _listed(list(dict.fromkeys(names[n] for n in most_of(shares))))
         st.markdown(
             f"Weighed together, the layers for {where} make up most of its distance to the nearest "
             "class."
@@ -207,6 +206,12 @@ def show_layers(
             gallery(workspace, channel.exciting, _labels(workspace, channel.exciting), _SMALL)
 
 
+def most_of(shares: np.ndarray) -> np.ndarray:
+    """The fewest of (L,) shares that make up more than a half, the largest first: their places."""
+    order = np.argsort(-shares, kind="stable")
+    return order[: 1 + int(np.argmax(np.cumsum(shares[order]) > 0.5))]
+
+
 def layer_name(layer: int, count: int) -> str:
     """What a layer mostly answers to, by how deep it lies among `count`."""
     depth = round(layer / (count - 1) * (len(_DEPTHS) - 1)) if count > 1 else -1
@@ -227,7 +232,7 @@ def layers_sentence(p_values: np.ndarray, names: Sequence[str]) -> str:
 def channel_sentence(channel: ChannelReason, layer: str, compared: str, size: int) -> str:
     """How one channel answers, against `size` training images that are `compared`."""
     way = "more strongly" if channel.stronger else "more weakly"
-    if channel.p_value * (size + 1) <= 2:
+    if channel.p_value * (size + 1) < 2 * BEYOND:
         return f"A channel for {layer} answers {way} than to any of {size:,} {compared}."
     return (
         f"A channel for {layer} answers {way} than usual; so far from usual: "

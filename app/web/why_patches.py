@@ -11,6 +11,7 @@ from app.web.pictures import boxed, patch_overlay, patch_view
 from app.web.wording import out_of, plain
 from app.workspace import Workspace
 from ood.patches import PatchMap
+from ood.quantiles import BEYOND
 
 SIDE = 280
 ODD = 0.05
@@ -20,7 +21,7 @@ WIDESPREAD = 4 * ODD
 def show_patches(workspace: Workspace, image: UploadedImage, *, numbers: bool) -> None:
     """The patch map, its oddest cell enlarged, and the nearest training patch beside it."""
     patches = workspace.patches
-    found = _patch_map(str(workspace.path), image.sha256, workspace, image.pixels)
+    found = _patch_map(workspace.key, image.sha256, workspace, image.pixels)
     if patches is None or found is None:
         return
     cell, grid = found.oddest, found.p_values.shape
@@ -30,8 +31,9 @@ def show_patches(workspace: Workspace, image: UploadedImage, *, numbers: bool) -
     label = workspace.classes[workspace.bank.images.labels[row]]
     st.markdown(f"##### Where\n{place_sentence(found, patches.size)}")
     st.caption(
-        "Orange: the more, the less a place looks like any remembered place in training images. "
-        "The box marks the oddest one."
+        f"Orange: the more, the less a place looks like any of {len(patches.images):,} places "
+        f"remembered from {patches.training_images:,} training images. The box marks the oddest "
+        "one."
     )
     overlay, own, other, whole = (
         patch_overlay(image.pixels, found.p_values, cell, SIDE),
@@ -42,7 +44,7 @@ def show_patches(workspace: Workspace, image: UploadedImage, *, numbers: bool) -
     captions = (
         (overlay, "**This image**"),
         (own, "**The boxed place**, enlarged"),
-        (other, f"**The most similar place** in {patches.training_images:,} training images"),
+        (other, f"**The most similar** of {len(patches.images):,} remembered places"),
         (whole, f"**Where that is:** a training image labelled {plain(label)}"),
     )
     pictures = st.grid("auto", min_column_width=150, gap=("medium", "small"))
@@ -75,7 +77,7 @@ def place_sentence(found: PatchMap, size: int) -> str:
             f"{ODD:.0%} are."
         )
     p_value = float(found.p_values.min())
-    if p_value * (size + 1) < 1.5:
+    if p_value * (size + 1) < BEYOND:
         rarity = f"not one of {size:,} places in normal images"
     else:
         rarity = f"only {out_of(p_value)} places in normal images"

@@ -12,9 +12,9 @@ from app.web.why_parts import show_distance, show_evidence, show_layers, show_ne
 from app.web.why_patches import show_patches
 from app.workspace import Inspection, Workspace
 from models.activations import Activations
-from ood.decision import Decision, Verdict
+from ood.decision import Decision, Rule, Verdict
 from ood.detectors import KNN, LayeredMahalanobis, Mahalanobis, ViM
-from ood.detectors.base import DetectorInfo
+from ood.detectors.base import DetectorInfo, Kind
 from ood.detectors.masf import MaSF
 from ood.directions import (
     ClassDistance,
@@ -36,12 +36,14 @@ from ood.reasons import (
 )
 
 _DISTANCE = "mds++"
-_KINDS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
-    ("look into its layers", lambda read: bool(read & {"means", "maxima"})),
-    ("look only at how sure its answer is", lambda read: read == {"logits"}),
-    ("weigh its features together with its answer", lambda read: "logits" in read),
-    ("measure how far it is from training images", lambda read: True),
-)
+_KINDS: dict[Kind, str] = {
+    "layers": "look into its layers",
+    "logits": "look only at how sure its answer is",
+    "shaped": "reshape its features and look at the answer then",
+    "joined": "weigh its features together with its answer",
+    "distance": "measure how far it is from training images",
+    "gradients": "look at the answer after a nudge",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def show_why_unknown(
     inspection: Inspection,
     row: int,
     decision: Decision,
+    rule: Rule,
     *,
     numbers: bool,
 ) -> None:
@@ -84,9 +87,9 @@ def show_why_unknown(
     unknown = decision.verdict is Verdict.UNKNOWN
     st.markdown(f"#### Why it {'is' if unknown else 'may be'} unknown")
     opinions = {name: bool(p[row] <= decision.level) for name, p in inspection.p_values.items()}
-    st.markdown(agreement_sentence(workspace.panel.infos, opinions))
+    st.markdown(agreement_sentence(workspace.panel.infos, opinions, rule))
     show_patches(workspace, image, numbers=numbers)
-    path = str(workspace.path)
+    path = workspace.key
     normal = _normal(path, workspace)
     reasons = _reasons(path, image.sha256, workspace, normal, inspection.activations, row)
     parts: dict[str, Callable[[], None]] = {}
@@ -113,22 +116,28 @@ def show_why_unknown(
                 show()
 
 
-def agreement_sentence(infos: Mapping[str, DetectorInfo], opinions: Mapping[str, bool]) -> str:
+def agreement_sentence(
+    infos: Mapping[str, DetectorInfo], opinions: Mapping[str, bool], rule: Rule
+) -> str:
     """How many detectors flag the image, and of which kind they are.
 
     Args:
         infos: of all detectors.
-        opinions: whether each of them flags the image.
+        opinions: whether each of them flags the image, among the calibration images of all classes
+            and on average over calibration sets.
+        rule: what the decision was made by; where it is another one, the sentence says so.
     """
-    votes: dict[str, list[bool]] = {kind: [] for kind, _ in _KINDS}
+    votes: dict[Kind, list[bool]] = {kind: [] for kind in _KINDS}
     for name, flagged in opinions.items():
-        read = frozenset(map(str, infos[name].consumes))
-        votes[next(kind for kind, holds in _KINDS if holds(read))].append(flagged)
+        votes[infos[name].kind].append(flagged)
+    senses = {"over all classes": rule.by_class, "on average over calibration sets": rule.method}
+    sense = ", ".join(words for words, differs in senses.items() if differs)
     total = f"**{sum(opinions.values())} of {len(opinions)} detectors flag it**"
+    total += f" ({sense})" if sense else ""
     if all(opinions.values()):
         return f"{total}: they agree."
     kinds = sorted((v for v in votes.items() if v[1]), key=lambda v: -sum(v[1]) / len(v[1]))
-    told = (f"{_count(flagged)} that {kind}" for kind, flagged in kinds)
+    told = (f"{_count(flagged)} that {_KINDS[kind]}" for kind, flagged in kinds)
     return f"{total}: {', '.join(told)}."
 
 

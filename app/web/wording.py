@@ -55,9 +55,13 @@ def verdict_sentence(decision: Decision) -> str:
             f"not one image can be flagged at {decision.level:.1%}."
         )
     if decision.verdict is Verdict.KNOWN:
+        if decision.method:
+            return "Nothing unusual found: too many normal images may look this odd."
         share = out_of(decision.p_value)
         return f"Nothing unusual found: {share} normal images look at least this odd."
-    if decision.p_value * (decision.calibration_size + 1) < 1.5:
+    if decision.method:
+        rarity = f"at most {out_of(decision.p_value)} normal images look this odd"
+    elif decision.p_value * (decision.calibration_size + 1) < 1.5:
         rarity = f"not one of {decision.calibration_size:,} normal images looks this odd"
     else:
         rarity = f"only {out_of(decision.p_value)} normal images look this odd"
@@ -110,5 +114,6 @@ def level_sentence(
     whose = "any one answer" if rule.by_class else "the same mix of classes"
     promise = f"For new normal images of {whose} expect {low:.1%} to {high:.1%}."
     if rule.method:
-        promise += f" With 95% confidence it is never more than {rule.level:.1%}."
+        taken = ", for each answer taken alone," if rule.by_class else ""
+        promise += f" With 95% confidence{taken} it is never more than {rule.level:.1%}."
     return f"{found} {promise}"

@@ -4,6 +4,7 @@ Every score has one polarity: larger means more outlying.
 """
 
 from models.bank import Bank
+from models.classifier import Classifier
 from ood.detectors.base import Detector, DetectorInfo, Paper
 from ood.detectors.decomposed import GeneralizedODIN
 from ood.detectors.gaussian import (
@@ -55,11 +56,19 @@ DETECTORS: dict[str, type[Detector]] = {
 }
 
 SPECIAL: dict[str, type[Detector]] = {GeneralizedODIN.info.name: GeneralizedODIN}
+# These take the logits for W z + b, or make such logits of features that they have reshaped.
+_LINEAR = {kind.info.name for kind in (ViM, FDBD, NCI, ReAct, ASH, SCALE, DICE)}
 
 
-def detectors_for(bank: Bank) -> dict[str, type[Detector]]:
-    """Those that the classifier allows: all of `DETECTORS`, and more where its head is made so."""
-    return DETECTORS | SPECIAL if bank.head.divided else DETECTORS
+def detectors_for(model: Bank | Classifier) -> dict[str, type[Detector]]:
+    """Those that the classifier's head allows.
+
+    All of `DETECTORS` where the logits are W z + b. Where they are divided by a number of the
+    image's own, those that count on W z + b are left out, and `SPECIAL` ones come in.
+    """
+    if not model.head.divided:
+        return DETECTORS
+    return {name: kind for name, kind in DETECTORS.items() if name not in _LINEAR} | SPECIAL
 
 
 __all__ = [

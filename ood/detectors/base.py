@@ -9,6 +9,7 @@ from models.activations import Activations
 from models.bank import Bank, TuningSet
 
 Representation = Literal["logits", "features", "means", "maxima", "neighbours", "gradients"]
+Kind = Literal["layers", "distance", "logits", "shaped", "joined", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class DetectorInfo:
         title: name for people.
         question: what it asks of an image, in plain words.
         consumes: the parts of `Activations` it reads.
+        kind: how it goes about it: looks into several layers; measures how far the features are
+            from those of training images; asks how much speaks for a class, in the logits as they
+            are, in those of reshaped features, or after a nudge along the gradient; or joins
+            features and logits.
         paper: its source.
     """
 
@@ -38,6 +43,7 @@ class DetectorInfo:
     title: str
     question: str
     consumes: frozenset[Representation]
+    kind: Kind
     paper: Paper
 
 

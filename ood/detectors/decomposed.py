@@ -30,6 +30,7 @@ class GeneralizedODIN:
         title="Generalized ODIN",
         question="Does little speak for any class, however familiar the image is?",
         consumes=frozenset({"features"}),
+        kind="logits",
         paper=Paper(
             "Hsu, Shen, Jin and Kira", "CVPR", 2020,
             "Generalized ODIN: Detecting Out-of-Distribution Image without Learning from "

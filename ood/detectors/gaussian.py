@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.linalg import cholesky, inv, solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 
 from models.activations import Activations
 from models.bank import Bank, TuningSet, normalise_rows
@@ -45,6 +45,7 @@ class Mahalanobis:
         title="Mahalanobis distance",
         question="Is it far from every class, counted in the spread that classes have?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=Paper(
             "Lee, Lee, Lee and Shin", "NeurIPS", 2018,
             "A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
@@ -76,6 +77,7 @@ class MahalanobisPlusPlus(Mahalanobis):
         title="Mahalanobis++",
         question="Does it point away from every class, counted in the spread that classes have?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=Paper(
             "Mueller and Hein", "ICML", 2025,
             "Mahalanobis++: Improving OOD Detection via Feature Normalization",
@@ -110,6 +112,7 @@ class RelativeMahalanobis:
         title="Relative Mahalanobis distance",
         question="Is it no nearer to any class than to training images at large?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=Paper(
             "Ren, Fort, Liu, Roy, Padhy and Lakshminarayanan", "ICML workshop UDL", 2021,
             "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
@@ -126,12 +129,14 @@ class RelativeMahalanobis:
         products = white.T @ white
         root = np.sqrt(moments.frequencies)[:, None]
         directions = solve_triangular(factor, white, lower=True, trans="T")
-        inner = inv(np.eye(len(products)) + root * products * root.T)
+        # Of the inner matrix, which is at least 1, the factor is safe; of its inverse it is not.
+        inner = cholesky(np.eye(len(products)) + root * products * root.T, lower=True)
+        inverse = solve_triangular(inner, np.eye(len(inner)), lower=True)
         return cls(
             centre=moments.centre.astype(np.float32),
             directions=directions.astype(np.float32, order="C"),
             squares=np.diag(products).astype(np.float32),
-            background=(root * cholesky(inner, lower=True)).astype(np.float32, order="C"),
+            background=(root * inverse.T).astype(np.float32, order="C"),
         )
 
     def score(self, activations: Activations) -> np.ndarray:
@@ -154,6 +159,7 @@ class RelativeMahalanobisPlusPlus(RelativeMahalanobis):
         title="Relative Mahalanobis++",
         question="Does it point no more to any class than to training images at large?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=MahalanobisPlusPlus.info.paper,
     )
 

@@ -34,6 +34,7 @@ class FDBD:
         title="Decision boundary distance",
         question="Would a small change make it another class?",
         consumes=frozenset({"features", "logits"}),
+        kind="joined",
         paper=Paper(
             "Liu and Qin", "ICML", 2024,
             "Fast Decision Boundary based Out-of-Distribution Detector",
@@ -81,6 +82,7 @@ class NCI:
         title="Neural collapse",
         question="Do its features fail to line up with the class that the network names?",
         consumes=frozenset({"features", "logits"}),
+        kind="joined",
         paper=Paper(
             "Liu and Qin", "CVPR", 2025,
             "Detecting Out-of-Distribution Through the Lens of Neural Collapse",
@@ -121,6 +123,7 @@ class SHE:
         title="Hopfield energy",
         question="Is it unlike the average image of the class that the network names?",
         consumes=frozenset({"features", "logits"}),
+        kind="joined",
         paper=Paper(
             "Zhang, Fu, Chen, Du, Li, Wang, Liu, Han and Zhang", "ICLR", 2023,
             "Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization "

@@ -40,6 +40,7 @@ class CoRP:
         title="Kernel PCA",
         question="Can it not be put together from what training images have in common?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=Paper(
             "Fang, Tao, Lv, He, Huang and Yang", "NeurIPS", 2024,
             "Kernel PCA for Out-of-Distribution Detection",

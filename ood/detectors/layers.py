@@ -39,6 +39,7 @@ class LayeredMahalanobis(Mahalanobis):
         title="Mahalanobis over layers",
         question="Is it far from every class, from its edges and textures up to its shape?",
         consumes=frozenset({"features", "means", "maxima"}),
+        kind="layers",
         paper=Paper(
             "after Lee, Lee, Lee and Shin", "NeurIPS", 2018,
             "A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
@@ -62,6 +63,7 @@ class RelativeMaxima(RelativeMahalanobis):
         title="Relative Mahalanobis, strongest answers",
         question="Are its strongest details no more those of any class than of images at large?",
         consumes=frozenset({"features", "maxima"}),
+        kind="layers",
         paper=Paper(
             "after Ren, Fort, Liu, Roy, Padhy and Lakshminarayanan", "ICML workshop UDL", 2021,
             "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",

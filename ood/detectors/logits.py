@@ -21,6 +21,7 @@ class MSP:
         title="Softmax confidence",
         question="Is the network torn between classes?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Hendrycks and Gimpel", "ICLR", 2017,
             "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
@@ -48,6 +49,7 @@ class Energy:
         title="Energy",
         question="Is the evidence for all classes together weak?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Liu, Wang, Owens and Li", "NeurIPS", 2020,
             "Energy-based Out-of-distribution Detection",
@@ -79,6 +81,7 @@ class GEN:
         title="Generalised entropy",
         question="Are the class probabilities spread out, even slightly?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Liu, Lochman and Zach", "CVPR", 2023,
             "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection",
@@ -113,6 +116,7 @@ class MaxLogit:
         title="Maximum logit",
         question="Is the evidence for its own class weak?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Hendrycks, Basart, Mazeika, Zou, Kwon, Mostajabi, Steinhardt and Song", "ICML", 2022,
             "Scaling Out-of-Distribution Detection for Real-World Settings",
@@ -139,6 +143,7 @@ class Entropy:
         title="Entropy",
         question="Are the class probabilities spread out?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Chan, Rottmann and Gottschalk", "ICCV", 2021,
             "Entropy Maximization and Meta Classification for Out-of-Distribution Detection in "

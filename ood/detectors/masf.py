@@ -69,6 +69,7 @@ class MaSF:
         title="MaSF",
         question="Do channels of some layer answer as they never do for this class?",
         consumes=frozenset({"logits", "features", "means", "maxima"}),
+        kind="layers",
         paper=Paper(
             "Haroush, Frostig, Heller and Soudry", "ICLR", 2022,
             "A Statistical Framework for Efficient Out of Distribution Detection in Deep Neural "

@@ -26,6 +26,7 @@ class KNN:
         title="Nearest neighbours",
         question="Are even the most similar training images far away?",
         consumes=frozenset({"neighbours"}),
+        kind="distance",
         paper=Paper(
             "Sun, Ming, Zhu and Li", "ICML", 2022,
             "Out-of-Distribution Detection with Deep Nearest Neighbors",
@@ -68,6 +69,7 @@ class NNGuide:
         title="Guided energy",
         question="Is the evidence for all classes weak, or unlike that of similar images?",
         consumes=frozenset({"features", "logits"}),
+        kind="joined",
         paper=Paper(
             "Park, Jung and Teoh", "ICCV", 2023,
             "Nearest Neighbor Guidance for Out-of-Distribution Detection",

@@ -63,6 +63,7 @@ class ReAct(_Shaping):
         title="ReAct",
         question="Is the evidence weak once no feature may be larger than usual?",
         consumes=frozenset({"features"}),
+        kind="shaped",
         paper=Paper(
             "Sun, Guo and Li", "NeurIPS", 2021,
             "ReAct: Out-of-distribution Detection With Rectified Activations",
@@ -95,6 +96,7 @@ class ASH(_Shaping):
         title="ASH",
         question="Is the evidence weak once only the strongest features are kept?",
         consumes=frozenset({"features"}),
+        kind="shaped",
         paper=Paper(
             "Djurisic, Bozanic, Ashok and Liu", "ICLR", 2023,
             "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
@@ -122,6 +124,7 @@ class SCALE(_Shaping):
         title="SCALE",
         question="Is the evidence weak, and spread over many features?",
         consumes=frozenset({"features"}),
+        kind="shaped",
         paper=Paper(
             "Xu, Chen, Franchi and Yao", "ICLR", 2024,
             "Scaling for Training Time and Post-hoc Out-of-distribution Detection Enhancement",
@@ -147,6 +150,7 @@ class DICE(_Shaping):
         title="DICE",
         question="Is the evidence weak once only the weights that matter are kept?",
         consumes=frozenset({"features"}),
+        kind="shaped",
         paper=Paper(
             "Sun and Li", "ECCV", 2022,
             "DICE: Leveraging Sparsification for Out-of-Distribution Detection",

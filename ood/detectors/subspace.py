@@ -69,6 +69,7 @@ class Residual:
         title="Residual",
         question="How much does it move features that training images leave still?",
         consumes=frozenset({"features"}),
+        kind="distance",
         paper=Paper(
             "Wang, Li, Feng and Zhang", "CVPR", 2022,
             "ViM: Out-Of-Distribution with Virtual-logit Matching",
@@ -110,6 +111,7 @@ class ViM:
         title="Virtual logit",
         question="Does it move features that training images leave still?",
         consumes=frozenset({"features", "logits"}),
+        kind="joined",
         paper=Residual.info.paper,
     )
 

@@ -30,6 +30,7 @@ class TemperatureMSP:
         title="Calibrated confidence",
         question="Is the network torn between classes, once it is no surer than it is right?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=Paper(
             "Guo, Pleiss, Sun and Weinberger", "ICML", 2017,
             "On Calibration of Modern Neural Networks",
@@ -63,6 +64,7 @@ class KLMatching:
         title="KL matching",
         question="Is the network unsure in another way than it usually is?",
         consumes=frozenset({"logits"}),
+        kind="logits",
         paper=MaxLogit.info.paper,
     )
 

@@ -150,7 +150,7 @@ def test_own_images_stay_on_this_page(page, test_png):
 def test_while_it_runs_there_is_progress(page, demo, monkeypatch):
     monkeypatch.setattr(InspectionJob, "_step", lambda self: None)
     job = InspectionJob(demo, [("a.png", b"")] * 7, inference_executor())
-    page.session_state[f"detectors {demo.path}"] = Session(job=job)
+    page.session_state[f"detectors {demo.key}"] = Session(job=job)
     choose(page, "Your own")
     assert "0 of 7" in str(page.get("progress")[0].proto)
 
@@ -163,7 +163,7 @@ def test_a_failed_job_is_a_sentence(page, demo, monkeypatch):
     job = InspectionJob(demo, [("a.png", b"x")], inference_executor())
     while job.running:
         time.sleep(0.01)
-    page.session_state[f"detectors {demo.path}"] = Session(job=job)
+    page.session_state[f"detectors {demo.key}"] = Session(job=job)
     choose(page, "Your own")
     assert "stopped after 0 of 1 files" in page.error[0].value and "boom" not in texts(page)
 

@@ -9,7 +9,8 @@ import pytest
 
 from app.__main__ import main
 from app.records import spreadsheet_safe, to_csv
-from tests.conftest import run_app
+from models.classifier import Classifier, NonFiniteOutput
+from tests.conftest import png, run_app
 
 FIELDS = {
     "file", "sha256", "predicted", "confidence", "verdict", "p_value", "detector", "scores",
@@ -158,3 +159,23 @@ def test_the_rate_can_hold_by_class_and_for_this_calibration_set(demo, test_png,
     for plain, sure in zip(found["plain"], found["sure"], strict=True):
         assert sure["p_value"] >= plain["p_value"]
         assert sure["realised"][1] <= 0.05 < plain["realised"][1]
+
+
+def test_an_image_that_the_classifier_cannot_answer_is_a_row_with_its_reason(
+    images, tmp_path, monkeypatch
+):
+    observe = Classifier.observe
+
+    def nan_for_black_images(self, pixels):
+        if (pixels.reshape(len(pixels), -1).max(axis=1) == 0).any():
+            raise NonFiniteOutput("The network answered NaN")
+        return observe(self, pixels)
+
+    monkeypatch.setattr(Classifier, "observe", nan_for_black_images)
+    (images / "a-black.png").write_bytes(png(np.zeros((28, 28))))
+    out = tmp_path / "out.json"
+    assert main(["inspect", str(images), "--out", str(out)]) == 1
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    errors = {record["file"].rsplit("/", 1)[-1]: record["error"] for record in records}
+    assert "NaN or infinity" in errors.pop("a-black.png")
+    assert len(errors) == 2 and not any(errors.values())

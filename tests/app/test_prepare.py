@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import app.prepare
 from app.__main__ import main
 from app.manifest import Manifest, WorkspaceError
 from app.workspace import Workspace
+from models.architectures import decomposed_resnet
 from models.classifier import Classifier
 from models.images import pixel_digest
 from ood.decision import Rule
@@ -115,7 +117,7 @@ def test_a_run_that_stops_between_shards_keeps_them(folders, tiny_weights, tmp_p
 
     def failing(self, pixels):
         calls.append(len(pixels))
-        if len(calls) == 3:
+        if len(calls) == 4:  # after two images of noise, by which a changed network is noticed
             raise OSError(28, "No space left on device")
         return observe(self, pixels)
 
@@ -123,7 +125,7 @@ def test_a_run_that_stops_between_shards_keeps_them(folders, tiny_weights, tmp_p
     arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
     assert main(arguments) == 1
     assert main(arguments) == 0
-    assert calls[:6] == [50, 50, 20, 20, 50, 40]  # then the made-up outliers
+    assert calls[:8] == [2, 50, 50, 20, 2, 20, 50, 40]  # then the made-up outliers
     assert len(Workspace.open(tmp_path / "w").bank.images) == 120
 
 
@@ -307,6 +309,24 @@ def test_odin_is_fitted_when_asked_for_and_decides_when_told_to(
     assert first.detector == "odin"
 
 
+def test_the_head_says_which_detectors_it_allows(
+    folders, tiny_weights, tmp_path, capsys, fashion_test
+):
+    arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
+    said = refused([*arguments, "--detector", "godin"], capsys)
+    assert "does not allow the detector 'godin'; choose of fisher, " in said
+    assert said.count("\n") == 1 and not list(tmp_path.glob(".w*"))  # before any work
+    torch.manual_seed(0)
+    save_file(decomposed_resnet(3, channels=1).state_dict(), tmp_path / "divided.safetensors")
+    arguments = prepare_arguments(folders, tmp_path / "divided.safetensors", tmp_path / "w")
+    arguments[arguments.index("--model") + 1] = "models.architectures:decomposed_resnet"
+    assert "does not allow the detector 'vim'" in refused([*arguments, "--detector", "vim"], capsys)
+    assert main([*arguments, "--detector", "godin"]) == 0
+    workspace = Workspace.open(tmp_path / "w")
+    (first, *_) = workspace.decide(workspace.inspect(fashion_test[0][:2]), Rule(0.05))
+    assert first.detector == "godin" and "vim" not in workspace.panel.infos
+
+
 def test_a_large_head_goes_without_influences(
     folders, tiny_weights, tmp_path, monkeypatch, test_png
 ):
@@ -358,3 +378,25 @@ def test_a_torchvision_network_on_photographs(tmp_path, capsys):
 def test_samples_that_are_no_folder_are_said_at_once(folders, tiny_weights, tmp_path, capsys):
     arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
     assert "no samples" in refused([*arguments, "--samples", str(tmp_path / "none")], capsys)
+
+
+def test_a_network_whose_code_has_changed_starts_afresh(
+    folders, tiny_weights, tmp_path, monkeypatch
+):
+    arguments = prepare_arguments(folders, tiny_weights, tmp_path / "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(app.prepare, "fit_the_map", lambda *_: (_ for _ in ()).throw(OSError(5, "x")))
+        assert main(arguments) == 1
+    features = tmp_path / ".w.preparing" / "bank" / "features.npy"
+    before = features.stat().st_mtime_ns
+    observe = Classifier.observe
+
+    def changed(self, pixels):
+        seen = observe(self, pixels)
+        return replace(seen, logits=seen.logits + 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "observe", changed)
+        patch.setattr(app.prepare, "fit_the_map", lambda *_: (_ for _ in ()).throw(OSError(5, "x")))
+        assert main(arguments) == 1
+    assert features.stat().st_mtime_ns != before

@@ -60,7 +60,8 @@ def mondrian(draws: int = 10_000, n: int = 2_000) -> Iterator[Row]:
         predicted = rng.choice(5, n, p=CLASS_SHARES)
         scores = rng.normal(CLASS_CENTRES[predicted])
         fitted = MondrianCalibration.fit(scores, predicted, 5)
-        errors[draw] = norm.sf([fitted.threshold(LEVEL, c) for c in range(5)] - CLASS_CENTRES)
+        own_sets = [fitted.categories[k] for k in fitted.category_of]
+        errors[draw] = norm.sf([one.threshold(LEVEL) for one in own_sets] - CLASS_CENTRES)
         plain[draw] = norm.sf(
             ConformalCalibration(np.sort(scores)).threshold(LEVEL) - CLASS_CENTRES
         )

@@ -15,7 +15,7 @@ def test_a_flagged_image_shows_where_and_why(page):
     page.get_by_role("button", name="Bag", exact=True).click()
     expect(page.get_by_text("Why it is unknown")).to_be_visible()
     expect(page.get_by_text("detectors flag it")).to_be_visible()
-    for caption in ("This image", "The boxed place", "The most similar place", "Where that is:"):
+    for caption in ("This image", "The boxed place", "The most similar", "Where that is:"):
         expect(page.get_by_text(caption).first).to_be_visible()
     settled(page)
     pictures = page.get_by_role("img", name="The boxed place")

@@ -109,6 +109,13 @@ def test_simulated_bounds_are_cached_and_cannot_be_changed():
         bounds[0] = 0
 
 
+def test_every_category_keeps_its_bounds():
+    """By class, forty sizes take turns."""
+    sizes = range(201, 241)
+    first = [monte_carlo_bounds(n) for n in sizes]
+    assert all(monte_carlo_bounds(n) is bounds for n, bounds in zip(sizes, first, strict=True))
+
+
 def test_the_quantile_is_high_enough_in_nearly_all_simulations():
     simulated = np.random.default_rng(4).uniform(size=(4_000, 500))
     found = np.array([safe_quantile(row, 0.9) for row in simulated])

@@ -4,7 +4,7 @@ from scipy.stats import beta, binom, kstest
 
 from models.bank import Bank
 from ood.combination import COMBINATIONS
-from ood.conformal import ConformalCalibration, largest_rank, realised_interval
+from ood.conformal import ConformalCalibration, largest_rank, rank_interval
 from ood.decision import Verdict, decide, flagging_rank
 from ood.detectors import DETECTORS
 
@@ -88,14 +88,14 @@ def test_levels_at_the_edge_of_rounding():
 def test_the_realised_interval_covers_95_percent_of_calibration_sets():
     rng = np.random.default_rng(3)
     n, level = 200, 0.05
-    low, high = realised_interval(level, n)
+    low, high = rank_interval(largest_rank(level, n), n)
     sets = np.sort(rng.uniform(size=(10_000, n)), axis=1)
     realised = 1 - sets[:, -largest_rank(level, n)]
     inside = ((low <= realised) & (realised <= high)).mean()
     assert abs(inside - 0.95) < 0.01
     assert (low, high) == pytest.approx((0.024, 0.084), abs=0.001)  # the reference's figures
-    assert realised_interval(0.05, 10) == (0.0, 0.0)
-    assert realised_interval(0.999999, 10)[1] <= 1
+    assert rank_interval(0, 10) == (0.0, 0.0)
+    assert rank_interval(11, 10) == (1.0, 1.0)
     assert beta(10, 191).cdf(high) - beta(10, 191).cdf(low) == pytest.approx(0.95)
 
 
@@ -115,7 +115,7 @@ def test_verdicts_by_zone():
         Verdict.KNOWN, Verdict.KNOWN,
     ]  # fmt: skip
     assert [d.flagged for d in decisions] == [True] * 4 + [False] * 2
-    assert decisions[0].realised == realised_interval(0.05, 999)
+    assert decisions[0].realised == rank_interval(50, 999)
     for level in (0, 1, -0.1):
         with pytest.raises(ValueError, match="between 0 and 1"):
             decide(p, np.zeros(6, int), level=level, calibration_size=9, detector="knn")

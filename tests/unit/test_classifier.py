@@ -64,6 +64,52 @@ def test_a_network_without_maps_has_no_patches():
         classifier.observe_patches(np.zeros((1, 1, 28, 28), np.uint8))
 
 
+class Textbook(nn.Module):
+    """Two convolutions and one nn.ReLU for everything, which answers with vectors at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3)
+        self.f1, self.f2 = nn.Linear(150, 10), nn.Linear(10, 3)
+        self.pool, self.relu = nn.MaxPool2d(2), nn.ReLU()
+
+    def maps(self, x):
+        first = self.relu(self.c1(x))
+        return first, self.relu(self.c2(self.pool(first)))
+
+    def forward(self, x):
+        return self.f2(self.relu(self.f1(self.pool(self.maps(x)[1]).flatten(1))))
+
+
+class Pooled(Textbook):
+    """The same, whose features are the means of its last maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.f2 = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.f2(self.maps(x)[1].mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("kind", "means"), [(Textbook, 2), (Pooled, 1)])
+def test_a_module_that_is_called_at_two_resolutions_ends_two_stages(pixels, kind, means):
+    torch.manual_seed(0)
+    classifier = Classifier(kind(), Preprocessing(28, (0.3,), (0.3,)), "abc", torch.device("cpu"))
+    seen = classifier.observe(pixels[:70])
+    with torch.inference_mode():
+        stages = classifier.network.maps(classifier.inputs(pixels[:70]))
+    assert (len(seen.means), len(seen.maxima)) == (means, 2)
+    for stage, mean in zip(stages, seen.means, strict=False):
+        np.testing.assert_allclose(mean, stage.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    for stage, maximum in zip(stages, seen.maxima, strict=True):
+        np.testing.assert_allclose(maximum, stage.amax(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    around = stages[0][1, :, 6:8, 6:8].mean(dim=(1, 2))  # 26 x 26 pixels in 16 x 16 cells
+    found = classifier.observe_patches(pixels[:70])
+    assert found.shape == (70, 16, 16, 4)
+    assert float(found[1, 4, 4] @ (around / around.norm()).numpy()) > 0.9
+
+
 def test_an_image_is_seen_alike_alone_and_in_a_batch(classifier, pixels):
     together = classifier.observe(pixels)
     alone = classifier.observe(pixels[100:101])

@@ -47,6 +47,12 @@ def test_stranger_images_score_higher_and_far_ones_stay_apart(combiner, name):
     assert np.isfinite(combiner.score(extreme)[name]).all()
 
 
+def test_no_law_is_claimed_for_a_combination(combiner):
+    """Brown's is a scaled chi-square; none is used here."""
+    papers = [combination.info.paper for combination in COMBINATIONS.values()]
+    assert [paper.authors for paper in papers] == ["after Fisher", "Simes", "Wilson"]
+
+
 def test_simes_is_valid_as_it_is_and_fisher_by_chi_square_is_not(combiner):
     """So Fisher's statistic gets its p-value from a calibration set, like any score."""
     p = combiner.p_values(scores_of(20_000, 4))

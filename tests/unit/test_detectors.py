@@ -11,6 +11,7 @@ from models.bank import Bank, TuningSet, normalise_rows
 from ood.detectors import DETECTORS, Energy
 from ood.detectors.exact_quantile import exact_quantile
 from ood.detectors.subspace import null_point, principal_dimensions
+from ood.metrics import evaluate
 from ood.store import load_fitted, save_fitted
 from tests.unit.test_bank import bank_of, observed, tuning_of
 
@@ -139,6 +140,79 @@ def test_degenerate_training_sets_give_finite_scores(name, kind):
     with np.errstate(all="raise", under="ignore"):
         scores = DETECTORS[name].fit(bank, tuning_of(bank)).score(queries)
     assert np.isfinite(scores).all()
+
+
+@pytest.fixture(scope="module", params=["rank 4", "rank 8", "rank 16", "falling"])
+def narrow(request):
+    """512 float16 features that fill few directions: known, new known and strange images."""
+    rng, kind = np.random.default_rng(0), request.param
+    falling = kind == "falling"  # deviations 1, 1/4, 1/9, ...
+    rank = 512 if falling else int(kind.split()[1])
+    mix = np.diag(np.arange(1.0, 513) ** -2) if falling else rng.normal(size=(rank, 512))
+    centres = 4 * rng.normal(size=(3, rank))
+
+    def seen(n, spread, seed):
+        labels = np.arange(n) % 3
+        within = spread * rng.normal(size=(n, rank))
+        hidden = within + (centres[labels] if spread == 1 else 0)
+        vectors = (hidden @ mix).astype(np.float16)
+        return replace(
+            observed(vectors, labels, seed=seed),
+            activations=Activations(
+                logits=rng.normal(size=(n, 3)).astype(np.float32),
+                features=vectors,
+                means=(rng.normal(size=(n, 4)).astype(np.float32),),
+                maxima=(vectors,),
+            ),
+        )
+
+    bank = Bank(seen(5_200, 1, 1), Head(np.eye(3, 512, dtype=np.float32), np.zeros(3, np.float32)))
+    return bank, seen(500, 1, 2).activations, seen(500, 8, 3).activations
+
+
+@pytest.mark.parametrize("name", ["mds", "mds++", "rmds", "rmds++", "layers", "maxima"])
+def test_gaussians_stand_features_that_fill_few_directions(narrow, name):
+    """The rest of the covariance is what float32 got wrong, half of it negative."""
+    bank, *asked = narrow
+    if name == "layers":  # as many numbers as not to be shrunk: ten images for each of 520
+        few = [replace(a, features=a.means[0]) for a in (bank.images.activations, *asked)]
+        bank, *asked = Bank(replace(bank.images, activations=few[0]), bank.head), *few[1:]
+    known, strange = map(DETECTORS[name].fit(bank, None).score, asked)
+    assert np.isfinite(known).all() and np.isfinite(strange).all()
+    assert evaluate(known, strange).auroc > 0.8
+
+
+def test_distances_are_those_of_float64_even_in_few_directions(narrow):
+    bank, known, _ = narrow
+    features, labels = np.float64(bank.images.activations.features), bank.images.labels
+    means = np.stack([features[labels == c].mean(axis=0) for c in range(3)])
+    around = features - means[labels]
+    covariance = around.T @ around / len(around)
+    ridge = 2.0**-23 * np.sqrt(2_048 * np.diag(covariance).max() * np.trace(covariance))
+    precision = np.linalg.inv(covariance + ridge * np.eye(512))
+    to_means = np.float64(known.features)[:, None] - means
+    expected = np.einsum("ncd,de,nce->nc", to_means, precision, to_means, optimize=True)
+    ours = DETECTORS["mds"].fit(bank, None).score(known)
+    np.testing.assert_allclose(ours, expected.min(axis=1), rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["rmds", "rmds++"])
+def test_more_classes_than_directions_have_a_background_all_the_same(name):
+    """Classes of copies, and of very different sizes: what lies between them is all there is."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(30), rng.choice(30, 570, p=rng.dirichlet(np.full(30, 0.3)))])
+    images = observed(rng.normal(size=(30, 4))[labels], labels)
+    bank = Bank(images, Head(np.eye(30, 4, dtype=np.float32), np.zeros(30, np.float32)))
+    assert np.isfinite(DETECTORS[name].fit(bank, None).score(images.activations)).all()
+
+
+def test_one_image_repeated_has_a_distribution_too():
+    """All roundings of a product of copies go the same way."""
+    image = np.random.default_rng(0).normal(size=512)
+    features = np.where(np.arange(5_200)[:, None] % 2, image, -image)
+    bank = bank_of(features, np.zeros(5_200))
+    scores = DETECTORS["mds"].fit(bank, None).score(bank.images.activations)
+    np.testing.assert_allclose(scores, 1, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

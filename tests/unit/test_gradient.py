@@ -6,6 +6,7 @@ from models.architectures import decomposed_resnet, small_resnet
 from models.bank import Bank
 from models.classifier import Classifier
 from models.preprocessing import Preprocessing
+from ood.combination import MEMBERS
 from ood.detectors import DETECTORS, detectors_for
 from ood.detectors.decomposed import GeneralizedODIN
 from ood.gradient import ODIN, STEPS
@@ -65,7 +66,10 @@ def test_a_decomposed_head_is_found_and_offers_its_detector(pixels):
     np.testing.assert_allclose(seen.logits, numerator / divisor, rtol=1e-3, atol=1e-5)
     bank = Bank(observed(seen.features, seed=1), classifier.head)
     kinds = detectors_for(bank)
-    assert set(kinds) - set(DETECTORS) == {"godin"}
+    assert set(kinds) - set(DETECTORS) == {"godin"} and detectors_for(classifier) == kinds
+    # What takes the logits for W z + b; W z + b is the numerator alone.
+    assert set(DETECTORS) - set(kinds) == {"vim", "fdbd", "nci", "react", "ash", "scale", "dice"}
+    assert set(MEMBERS) <= set(kinds)
     found = kinds["godin"].fit(bank, None).score(seen)
     np.testing.assert_allclose(found, -numerator.max(axis=1), rtol=1e-4, atol=1e-5)
 

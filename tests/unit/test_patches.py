@@ -1,5 +1,8 @@
 """The patch map: against brute force, against uniformity, and on a foreign square."""
 
+from dataclasses import fields
+from weakref import finalize
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +28,7 @@ def training():
 
 @pytest.fixture(scope="module")
 def bank(training):
-    return PatchBank.fit(training, np.arange(60) * 2, cells(400, 1))
+    return PatchBank.fit([training], np.arange(60) * 2, [cells(400, 1)])
 
 
 def test_it_remembers_eight_different_patches_of_each_image(bank, training):
@@ -38,8 +41,31 @@ def test_it_remembers_eight_different_patches_of_each_image(bank, training):
     assert bank.grid.tolist() == [HEIGHT, WIDTH]
 
 
+def test_batches_are_as_good_as_all_at_once_and_are_not_kept(bank, training):
+    alive = 0
+
+    def batches(images, size):
+        nonlocal alive
+        for start in range(0, len(images), size):
+            batch = images[start : start + size].copy()
+            alive += 1
+            finalize(batch, released)
+            yield batch
+            del batch
+            assert alive <= 1  # whoever asked has one, and it is this one
+
+    def released():
+        nonlocal alive
+        alive -= 1
+
+    again = PatchBank.fit(batches(training, 7), np.arange(60) * 2, batches(cells(400, 1), 90))
+    for part in fields(bank):
+        found, expected = getattr(again, part.name), getattr(bank, part.name)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_small_grids_give_all_their_cells():
-    few = PatchBank.fit(cells(3, 0)[:, :2, :2], np.arange(3), cells(3, 1)[:, :2, :2])
+    few = PatchBank.fit([cells(3, 0)[:, :2, :2]], np.arange(3), [cells(3, 1)[:, :2, :2]])
     np.testing.assert_array_equal(np.sort(few.cells.reshape(3, 4), axis=1), [np.arange(4)] * 3)
 
 
@@ -97,7 +123,7 @@ def test_a_foreign_square_lights_up_where_it_was_pasted():
         return (waves + rng.normal(0, 5, waves.shape)).clip(0, 255).astype(np.uint8)
 
     learned, held_out = (classifier.observe_patches(stripes(100, seed)) for seed in (0, 1))
-    bank = PatchBank.fit(learned, np.arange(100), held_out)
+    bank = PatchBank.fit([learned], np.arange(100), [held_out])
     image = stripes(1, 2)
     image[0, 0, 20:28, 4:12] = np.random.default_rng(0).choice([0, 255], (8, 8))
     found = bank.locate(classifier.observe_patches(image)[0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from ood.quantiles import COARSE_LEVELS, LEVELS, QuantileTable
+from ood.quantiles import BEYOND, COARSE_LEVELS, LEVELS, QuantileTable
 
 
 @pytest.mark.parametrize("levels", [LEVELS, COARSE_LEVELS])
@@ -30,6 +30,20 @@ def test_beyond_everything_seen_p_values_go_on_falling():
     far = table.upper(np.array([[4.0], [5.0], [8.0], [50.0]]))[:, 0]
     assert (np.diff(far) < 0).all() and far[0] <= 1 / 1000 and far[-1] > 0
     assert 1e-8 < table.upper(np.array([[norm.isf(1e-5)]]))[0, 0] < 1e-3
+
+
+@pytest.mark.parametrize("levels", [LEVELS, COARSE_LEVELS])
+@pytest.mark.parametrize("n", [30, 999, 50_000])
+def test_only_beyond_all_numbers_seen_is_p_below_that_of_the_largest(n, levels):
+    """Between the two largest one number is still at least as large."""
+    seen = np.sort(np.random.default_rng(3).gamma(2, size=(n, 1)), axis=0).astype(np.float32)
+    table = QuantileTable.fit(seen, levels)
+    largest = float(seen[-1, 0])
+    asked = np.array([[seen[-2, 0]], [(seen[-2, 0] + largest) / 2], [largest], [1.01 * largest]])
+    for p in (table.upper(asked), table.two_sided(asked) / 2):
+        assert (p[:, 0] * (n + 1) < BEYOND).tolist() == [False, False, False, True]
+    below = table.lower(np.array([[seen[1, 0]], [seen[0, 0]], [seen[0, 0] - 0.1]]))[:, 0]
+    assert (below * (n + 1) < BEYOND).tolist() == [False, False, True]
 
 
 def test_many_equal_numbers_are_no_surprise():

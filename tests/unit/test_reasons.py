@@ -37,7 +37,7 @@ def within_class(vectors, labels):
     means = np.stack([vectors[labels == c].mean(axis=0) for c in np.unique(labels)])
     around = vectors - means[np.searchsorted(np.unique(labels), labels)]
     covariance = around.T @ around / len(vectors)
-    ridge = 1e-6 * np.trace(covariance) / len(covariance)
+    ridge = 2.0**-23 * np.sqrt(len(vectors) * np.diag(covariance).max() * np.trace(covariance))
     return means, covariance + ridge * np.eye(len(covariance))
 
 
