@@ -13,9 +13,9 @@ class Audit:
     """Of N training images, everything for one polarity: larger is more doubtful.
 
     Attributes:
-        margin: how surely a last layer fitted without it gives it another label, in [-1, 1].
-        disagreement: share of its 20 nearest others that have another label.
-        unlearned: what the network itself, which has seen the label, gives to another one.
+        suspicion: log odds that its label is wrong, up to a constant.
+        margin: how surely a last layer fitted without it gives it another label, in [0, 1].
+        disagreement: share of its nearest others that have another label.
         harm: by how much less the mean loss of the calibration images would be without it; zeros
             where there are no influences.
         worthlessness: its negative Shapley value for a nearest-neighbour classifier.
@@ -23,13 +23,13 @@ class Audit:
         suggested: (N,) the class that the others give it, -1 where it is its own.
         flagged: (N,) bool, estimated to be labelled wrongly (confident learning).
         duplicates: (N,) number of its group of copies, -1 for none.
-        leaks: (N,) bool, whether a calibration image is nearly the same picture.
+        leaks: (N,) bool, whether it is a calibration image too.
         groups: (N,) number of its group of images that are alike.
     """
 
+    suspicion: np.ndarray
     margin: np.ndarray
     disagreement: np.ndarray
-    unlearned: np.ndarray
     harm: np.ndarray
     worthlessness: np.ndarray
     isolation: np.ndarray
@@ -43,7 +43,7 @@ class Audit:
 def doubtful(audit: Audit) -> np.ndarray:
     """Rows for which there is any reason to doubt them, the most doubtful labels first."""
     rows = np.flatnonzero(np.any(list(reasons(audit).values()), axis=0))
-    return rows[np.argsort(-audit.margin[rows], kind="stable")]
+    return rows[np.argsort(-audit.suspicion[rows], kind="stable")]
 
 
 def reasons(audit: Audit) -> dict[str, np.ndarray]:

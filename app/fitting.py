@@ -12,9 +12,12 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from app.audit import AUDIT_FILE
+from app.auditing import make_audit
 from app.files import write_whole
 from app.observing import once
 from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
+from app.workspace import INFLUENCE_FILE, load_influence
 from explain.head import RefitDidNotConverge, refit_head
 from explain.influence import LARGEST_HEAD, HeadInfluence
 from explain.map import fit_map, place
@@ -203,7 +206,7 @@ def fit_influence(on: Materials) -> dict[str, float] | None:
                 "inverse_hessian": influence.inverse_hessian,
                 "self_influence": influence.self_influence,
             },
-            build / "influence.safetensors",
+            build / INFLUENCE_FILE,
         )
         same = head.logits(activations.features).argmax(axis=1) == activations.logits.argmax(axis=1)
         facts = {"l2": head.l2, "gradient_norm": head.gradient_norm, "agreement": same.mean()}
@@ -218,6 +221,17 @@ def fit_influence(on: Materials) -> dict[str, float] | None:
         write_whole(summary, json.dumps(facts).encode())
     refit: dict[str, float] | None = json.loads(summary.read_text())
     return refit
+
+
+def fit_audit(on: Materials) -> None:
+    """Look for what is doubtful about the training images."""
+
+    def write(path: Path) -> None:
+        stored = on.build / INFLUENCE_FILE
+        influence = load_influence(on.bank, stored) if stored.exists() else None
+        save_fitted(make_audit(on.bank, on.calibration, influence), path)
+
+    once(on.build / AUDIT_FILE, write, lambda path: None)
 
 
 def fit_the_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:

@@ -12,6 +12,12 @@ st.navigation(
             icon=":material/leaderboard:",
             url_path="detectors",
         ),
+        st.Page(
+            "web/training_page.py",
+            title="Training set",
+            icon=":material/photo_library:",
+            url_path="training",
+        ),
     ],
     position="top",
 ).run()

@@ -26,6 +26,7 @@ import models
 import ood
 from app.fitting import (
     Materials,
+    fit_audit,
     fit_influence,
     fit_panel,
     fit_patches,
@@ -142,6 +143,7 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     auroc = mean_auroc(tuning_scores, {name: outliers[name] for name in CHOOSING})
     fit_patches(on)
     refit = fit_influence(on)
+    fit_audit(on)
     fit_the_map(build, bank, calibration_set)
     _write_samples(build, recipe, calibration, tuning_set.images)
     logits = calibration_set.images.activations.logits

@@ -33,6 +33,7 @@ from ood.store import load_fitted
 from ood.temperature import fit_temperature, probabilities
 
 INFLUENCES_SHOWN = 6
+INFLUENCE_FILE = "influence.safetensors"
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,7 @@ class Workspace:
             patches = path / "patches.safetensors"
             influence = None
             if manifest.refit is not None:
-                stored = load_file(path / "influence.safetensors")
-                influence = HeadInfluence.from_inverse(
-                    bank, stored["theta"], stored["inverse_hessian"], stored["self_influence"]
-                )
+                influence = load_influence(bank, path / INFLUENCE_FILE)
             return cls(
                 path=path,
                 manifest=manifest,
@@ -310,3 +308,11 @@ class Workspace:
             return None
         explained = (self.explain(activations, row) for row in range(len(activations)))
         return [influences for influences in explained if influences is not None]
+
+
+def load_influence(bank: Bank, path: Path) -> HeadInfluence:
+    """What preparing a workspace stored of the refitted head."""
+    stored = load_file(path)
+    return HeadInfluence.from_inverse(
+        bank, stored["theta"], stored["inverse_hessian"], stored["self_influence"]
+    )

@@ -1,5 +1,6 @@
 """Which training images made it say so."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,10 +14,11 @@ from explain.search import both_largest, top
 from models.bank import Bank
 
 LARGEST_HEAD = 8_000
+ROUNDING = 2.0**-20
+UNDERFLOW = np.float32(1e-30)
 _CHUNK = 16_384
-_CACHED = 1_536
 _TILE = 96
-_ROUNDING = 2.0**-20
+_CACHED = 8 * 1024 * _TILE
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class HeadInfluence:
         """Invert the Hessian and take every image's self-influence."""
         features = extend(bank.images.activations.features)
         matrix = hessian(features, head.theta, head.l2)
-        inverse = cho_solve(cho_factor(matrix), np.eye(len(matrix))).astype(np.float32)
+        inverse = cho_solve(cho_factor(matrix), np.eye(len(matrix))).astype(np.float32, order="C")
         return cls.from_inverse(bank, head.theta, inverse)
 
     @classmethod
@@ -89,7 +91,7 @@ class HeadInfluence:
         residuals, squares = _residuals(stored, np.asarray(bank.images.labels), theta)
         if self_influence is None:
             self_influence = _quadratic_forms(stored, residuals, inverse)
-        squared = np.maximum(self_influence, 0) + _slack(inverse, len(theta)) * squares
+        squared = np.maximum(self_influence, UNDERFLOW) + _slack(inverse, len(theta)) * squares
         order = np.argsort(-squared, kind="stable").astype(np.int32)
         return cls(
             stored, residuals, inverse, self_influence, theta, order, np.sqrt(squared[order])
@@ -117,17 +119,20 @@ class HeadInfluence:
         """
         return self.along(self._direction(features, target, against))
 
-    def along(self, direction: np.ndarray) -> np.ndarray:
-        """(1/N) d_i' V h_i of every training image, (N,) float32.
+    def along(self, direction: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """(1/N) d_i' V h_i of some training images, (n,) float32, or of all.
 
         Args:
             direction: (C, D + 1) float32, V = H^-1 times the gradient of what is asked about.
+            rows: (n,) of the Bank.
         """
-        effects = np.empty(len(self.stored), np.float32)
-        for start in range(0, len(effects), _CACHED):
-            rows = slice(start, start + _CACHED)
-            effects[rows] = self._effects(rows, direction)
-        return effects
+        effects = np.empty(len(self.stored) if rows is None else len(rows), np.float32)
+        for part in cached_rows(len(effects), self.stored.shape[1]):
+            chosen = part if rows is None else rows[part]
+            logits = tall_product(as_float32(self.stored[chosen]), direction[:, :-1].T)
+            logits += direction[:, -1]
+            effects[part] = np.einsum("nc,nc->n", self.residuals[chosen], logits)
+        return effects / np.float32(len(self.stored))
 
     def explain(self, features: np.ndarray, target: int, against: int, k: int) -> Influences:
         """The k most helpful and the k most harmful training images.
@@ -150,14 +155,14 @@ class HeadInfluence:
         The same as a full scan gives, from the few images that matter: by Cauchy and Schwarz
         |g' H^-1 q| <= (g' H^-1 g)^1/2 (q' H^-1 q)^1/2 with q = u (x) h_x. Both factors are taken
         of H^-1 + e I, where e, 2^-20 of the largest eigenvalue of H^-1, covers what float32
-        rounds off in the inverse and in the products.
+        rounds off in the inverse and in the products; squares that it loses count as 1e-30.
         """
-        direction, extended = self._direction(features, target, against), np.append(features, 1)
+        direction, extended = self._direction(features, target, against), extend_one(features)
         reach = float((direction[target] - direction[against]) @ extended)
         slack = _slack(self.inverse_hessian, len(self.theta)) * 2 * float(extended @ extended)
         ceilings = self.ceilings * (np.sqrt(max(reach, 0) + slack) / len(self.stored))
         helpful, harmful = both_largest(
-            lambda rows: self._effects(rows, direction), self.order, ceilings, k
+            lambda rows: self.along(direction, rows), self.order, ceilings, k
         )
         return Influences(target, against, *helpful, *harmful)
 
@@ -181,33 +186,35 @@ class HeadInfluence:
         Returns:
             (k,) float64, in logits.
         """
-        direction = self._direction(features, target, against).astype(np.float64)
+        direction, count = self._direction(features, target, against), len(self.stored)
         classes, dim = direction.shape
-        effects = np.empty(len(rows))
-        for place, row in enumerate(rows):
-            h = np.append(np.asarray(self.stored[row], np.float32), np.float32(1))
-            own = (self.inverse_hessian.reshape(-1, dim) @ h).reshape(classes, dim, classes)
-            own = np.einsum("d,adb->ab", h, own, dtype=np.float64)
-            residual = self.residuals[row].astype(np.float64)
-            p = residual + (np.arange(classes) == residual.argmin())
-            curvature = np.diag(p) - np.outer(p, p)
-            step = np.linalg.solve(
-                np.eye(classes) - curvature @ own / len(self.stored), residual
-            )
-            effects[place] = (direction @ h) @ step / len(self.stored)
-        return effects
+        h = extend(self.stored[rows])
+        blocks = tall_product(self.inverse_hessian.reshape(-1, dim), h.T.astype(np.float32))
+        own = (blocks.reshape(classes, dim, classes, len(h)) * h.T[:, None]).sum(axis=1)
+        residuals = self.residuals[rows].astype(np.float64)
+        p = residuals + (np.arange(classes) == residuals.argmin(axis=1)[:, None])
+        curvature = np.eye(classes) * p[:, None] - p[:, :, None] * p[:, None]
+        left = np.eye(classes) - curvature @ own.transpose(2, 0, 1) / count
+        steps = np.linalg.solve(left, residuals[..., None])[..., 0]
+        return np.einsum("kc,kc->k", h @ direction.T, steps) / count
 
     def _direction(self, features: np.ndarray, target: int, against: int) -> np.ndarray:
         """(C, D + 1), V: two blocks of the inverse's rows, each contiguous."""
         classes, dim = self.theta.shape
         blocks = self.inverse_hessian.reshape(classes, dim, classes * dim)
-        extended = np.append(features, 1).astype(np.float32)
+        extended = extend_one(features)
         return (extended @ blocks[target] - extended @ blocks[against]).reshape(classes, dim)
 
-    def _effects(self, rows: slice | np.ndarray, direction: np.ndarray) -> np.ndarray:
-        logits = tall_product(as_float32(self.stored[rows]), direction[:, :-1].T)
-        logits += direction[:, -1]
-        return np.einsum("nc,nc->n", self.residuals[rows], logits) / np.float32(len(self.stored))
+
+def extend_one(features: np.ndarray) -> np.ndarray:
+    """(D,) features of an image in question to (D + 1,) float32.
+
+    Raises:
+        ValueError: when they are not finite.
+    """
+    if not np.isfinite(features).all():
+        raise ValueError("The features of the image in question are not all finite.")
+    return np.append(features, 1).astype(np.float32)
 
 
 def as_float32(features: np.ndarray) -> np.ndarray:
@@ -217,11 +224,17 @@ def as_float32(features: np.ndarray) -> np.ndarray:
     return np.asarray(features, np.float32)
 
 
+def cached_rows(count: int, dim: int) -> Iterator[slice]:
+    """Rows in parts that, widened to float32, stay in a processor core's cache."""
+    size = max(_CACHED // max(dim, 1) // _TILE, 1) * _TILE
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
 def tall_product(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """(n, D) @ (D, C) for few columns, in tiles that BLAS has a faster path for."""
     whole = len(rows) // _TILE * _TILE
-    tiles = rows[:whole].reshape(-1, _TILE, rows.shape[1]) @ columns
-    return np.vstack([tiles.reshape(whole, -1), rows[whole:] @ columns])
+    tiles = rows[:whole].reshape(whole // _TILE, _TILE, rows.shape[1]) @ columns
+    return np.concatenate([tiles.reshape(whole, columns.shape[1]), rows[whole:] @ columns])
 
 
 def _slack(inverse: np.ndarray, classes: int) -> float:
@@ -230,7 +243,7 @@ def _slack(inverse: np.ndarray, classes: int) -> float:
     The Hessian of logits that all move together is l2 I alone, whatever the images.
     """
     biases = inverse.reshape(classes, -1, classes, len(inverse) // classes)[:, -1, :, -1]
-    return _ROUNDING * float(biases.sum(dtype=np.float64)) / classes
+    return ROUNDING * float(biases.sum(dtype=np.float64)) / classes
 
 
 def _residuals(

@@ -1,8 +1,10 @@
+import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -12,14 +14,15 @@ from tests.conftest import ROOT
 SLOW = 60_000
 
 
-def start_app() -> tuple[subprocess.Popen, str]:
+def start_app(home: Path | None = None) -> tuple[subprocess.Popen, str]:
     """The app as the README starts it, on a free port, and its address."""
+    own = {} if home is None else {"KINDRED_HOME": str(home)}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "--port", str(port)], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | own,
     )  # fmt: skip
     return process, f"http://127.0.0.1:{port}"
 
@@ -33,8 +36,8 @@ def settled(page) -> None:
 
 
 @pytest.fixture(scope="session")
-def url(chromium):
-    process, address = start_app()
+def url(chromium, tmp_path_factory):
+    process, address = start_app(tmp_path_factory.mktemp("home"))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:

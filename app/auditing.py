@@ -1,0 +1,78 @@
+"""Look at every training image for what is doubtful about it."""
+
+import numpy as np
+from tqdm import tqdm
+
+from app.audit import Audit
+from explain.cross_validation import FOLDS, head_cross_validation
+from explain.effects import Slice, group_alike, removal_effects
+from explain.influence import HeadInfluence
+from explain.label_issues import label_issues
+from explain.shapley import knn_shapley
+from models.activations import Neighbours
+from models.bank import Bank, CalibrationSet, shared_ids
+
+VALUED_ON = 500
+_CHUNK = 4_096
+
+
+def make_audit(bank: Bank, calibration: CalibrationSet, influence: HeadInfluence | None) -> Audit:
+    """Everything of `Audit`; half a minute for 40,000 images.
+
+    Args:
+        bank: the training images.
+        calibration: images that they are judged by.
+        influence: on the refitted head; None where it cannot be had.
+    """
+    images = bank.images
+    features, labels = np.asarray(images.activations.features), np.asarray(images.labels)
+    held_out = Slice(
+        np.asarray(calibration.images.activations.features), np.asarray(calibration.images.labels)
+    )
+    neighbours = _all_neighbours(bank)
+    tqdm.write("look for wrong labels")
+    folds = min(FOLDS, len(labels))
+    probabilities = head_cross_validation(features, labels, bank.num_classes, folds)
+    issues = label_issues(probabilities, labels, neighbours)
+    tqdm.write("value the training images")
+    some = np.unique(np.linspace(0, len(held_out) - 1, VALUED_ON).astype(int))
+    value = knn_shapley(features, labels, held_out.features[some], held_out.labels[some])
+    harm = np.zeros(len(labels), np.float32)
+    if influence is not None:
+        harm -= removal_effects(influence, held_out)
+    return Audit(
+        suspicion=issues.suspicion,
+        margin=issues.margin,
+        disagreement=issues.disagreement,
+        harm=harm,
+        worthlessness=-value.astype(np.float32),
+        isolation=neighbours.distances[:, 0].astype(np.float32),
+        suggested=issues.suggested,
+        flagged=issues.flagged,
+        duplicates=_copies(images.ids),
+        leaks=shared_ids(images, calibration.images),
+        groups=group_alike(features, labels),
+    )
+
+
+def _all_neighbours(bank: Bank) -> Neighbours:
+    parts = []
+    for start in tqdm(range(0, len(bank.images), _CHUNK), desc="search among training images"):
+        rows = np.arange(start, min(start + _CHUNK, len(bank.images)))
+        found = bank.locate_own(rows).neighbours
+        assert found is not None  # locate_own has just set them
+        parts.append(found)
+    return Neighbours(
+        rows=np.concatenate([part.rows for part in parts]),
+        distances=np.concatenate([part.distances for part in parts]),
+    )
+
+
+def _copies(ids: np.ndarray) -> np.ndarray:
+    """(N,) number of its group of images with the very same pixels; -1 for images without copy."""
+    keys = np.ascontiguousarray(ids).view("S32").ravel()
+    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts > 1)
+    number = np.full(len(counts), -1)
+    number[several] = np.arange(len(several))
+    return number[group]

@@ -1,0 +1,221 @@
+"""A list of training images, and one of them to decide on: by button or key."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.audit import Audit, reasons
+from app.triage import Action, Mark, Triage
+from app.web.pictures import data_url, enlarged, gallery
+from app.web.state import session
+from app.web.training_lists import LISTS
+from app.web.wording import literal, plain
+from app.workspace import Workspace
+
+SHOWN = 500
+NEAREST_SHOWN = 6
+_SIDE = 240
+_SIGN = {
+    Action.KEEP: "✓ keep",
+    Action.RELABEL: "↻",
+    Action.REMOVE: "✕ remove",
+    Action.UNSURE: "? unsure",
+}
+_REASONS = {
+    "label": "probably labelled wrongly",
+    "duplicate": "a copy of another",
+    "leak": "a calibration image too",
+    "odd": "unlike all others",
+    "harmful": "hurts the classifier",
+}
+
+
+def show_list(
+    workspace: Workspace,
+    audit: Audit,
+    triage: Triage,
+    marks: Mapping[str, Mark],
+    rows: np.ndarray,
+    name: str,
+) -> None:
+    """The table, then the selected image with its buttons."""
+    if not len(rows):
+        st.success("Nothing here to look at.", icon=":material/check_circle:")
+        return
+    shown = rows[:SHOWN]
+    images = workspace.bank.images
+    decided = sum(images.sha256(int(row)) in marks for row in shown)
+    more = f" The first {SHOWN:,} are listed." if len(rows) > SHOWN else ""
+    st.caption(f"{LISTS[name].meaning} **{len(rows):,} images, {decided:,} decided.**{more}")
+    selected = selected_row(shown.tolist())
+    left, right = st.columns([5, 4], gap="large")
+    with left:
+        _show_table(workspace, audit, marks, shown, name, selected)
+    with right:
+        _show_image(workspace, audit, triage, marks, selected, shown.tolist())
+
+
+def selected_row(rows: Sequence[int]) -> int:
+    """The image chosen last if it is in the list, else its first."""
+    chosen = session().training_row
+    return chosen if chosen in rows else rows[0]
+
+
+def _show_table(
+    workspace: Workspace,
+    audit: Audit,
+    marks: Mapping[str, Mark],
+    rows: np.ndarray,
+    name: str,
+    selected: int,
+) -> None:
+    images, classes = workspace.bank.images, workspace.classes
+    suggested = audit.suggested[rows]
+    table = pd.DataFrame(
+        {
+            "Image": [data_url(images.thumbnails[row]) for row in rows],
+            "Label": [classes[images.labels[row]] for row in rows],
+            "Others say": [classes[s] if s >= 0 else "" for s in suggested],
+            LISTS[name].column: LISTS[name].score(audit)[rows],
+            "Decision": [said(marks.get(images.sha256(int(row)))) for row in rows],
+        }
+    )
+    key = f"training-{name}-{len(rows)}-{session().training_steps}"
+    st.dataframe(
+        table,
+        key=key,
+        hide_index=True,
+        height=560,
+        row_height=44,
+        on_select=lambda: _select_from_table(key, rows),
+        selection_mode="single-cell",
+        selection_default={"selection": {"cells": [(rows.tolist().index(selected), "Label")]}},
+        column_config={
+            "Image": st.column_config.ImageColumn(width="small"),
+            LISTS[name].column: st.column_config.NumberColumn(format="compact"),
+        },
+        alt="Training images, the most doubtful first",
+    )
+
+
+def said(mark: Mark | None) -> str:
+    """A decision in a table cell."""
+    if mark is None:
+        return ""
+    return f"↻ {mark.label}" if mark.action is Action.RELABEL else _SIGN[mark.action]
+
+
+def _show_image(
+    workspace: Workspace,
+    audit: Audit,
+    triage: Triage,
+    marks: Mapping[str, Mark],
+    row: int,
+    rows: Sequence[int],
+) -> None:
+    images, classes = workspace.bank.images, workspace.classes
+    label, suggested = classes[images.labels[row]], int(audit.suggested[row])
+    sha256 = images.sha256(row)
+    st.markdown(f"**{rows.index(row) + 1} of {len(rows)}** {literal(images.name(row))}")
+    picture, facts = st.columns([2, 3])
+    picture.image(
+        enlarged(images.thumbnails[row], _SIDE), width=_SIDE, alt=f"training image: {label}"
+    )
+    with facts:
+        st.markdown(f"Labelled **{plain(label)}**")
+        if suggested >= 0:
+            st.markdown(f"The others say **{plain(classes[suggested])}**")
+        why = [_REASONS[name] for name, doubtful in reasons(audit).items() if doubtful[row]]
+        st.caption(", ".join(why).capitalize() + "." if why else "Nothing doubtful found.")
+        if mark := marks.get(sha256):
+            st.markdown(f"Decided: **{plain(said(mark))}**")
+    _show_buttons(workspace, triage, marks, row, rows, suggested)
+    others = workspace.bank.locate_own(np.array([row])).neighbours
+    assert others is not None  # locate_own has just set them
+    nearest = others.rows[0, :NEAREST_SHOWN]
+    st.caption("Most alike to the model, among the other training images:")
+    gallery(workspace, nearest, [plain(classes[images.labels[r]]) for r in nearest], side=64)
+
+
+def _show_buttons(
+    workspace: Workspace,
+    triage: Triage,
+    marks: Mapping[str, Mark],
+    row: int,
+    rows: Sequence[int],
+    suggested: int,
+) -> None:
+    sha256, classes = workspace.bank.images.sha256(row), list(workspace.classes)
+    others = [c for c in classes if c != classes[workspace.bank.images.labels[row]]]
+    first = others.index(classes[suggested]) if suggested >= 0 else None
+    label, note = st.columns(2)
+    to = label.selectbox(
+        "Label it should have", others, index=first, placeholder="Class", key=f"to-{sha256}"
+    )
+    said_before = marks[sha256].note if sha256 in marks else ""
+    words = note.text_input("Note", said_before, key=f"note-{sha256}", max_chars=500)
+    after = rows[min(rows.index(row) + 1, len(rows) - 1)]
+    with st.container(horizontal=True, gap="xsmall"):
+        for action, text, shortcut, icon in (
+            (Action.KEEP, "Keep", "k", "check"),
+            (Action.RELABEL, "Relabel", "l", "sync"),
+            (Action.REMOVE, "Remove", "x", "close"),
+            (Action.UNSURE, "Unsure", "u", "question_mark"),
+        ):
+            st.button(
+                text,
+                key=f"triage-{action}",
+                icon=f":material/{icon}:",
+                shortcut=shortcut,
+                disabled=action is Action.RELABEL and to is None,
+                on_click=_decide,
+                args=(triage, Mark(sha256, action, _new_label(action, to), words)),
+                kwargs={"after": after},
+            )  # fmt: skip
+        st.button(
+            "Undo",
+            key="triage-undo",
+            icon=":material/undo:",
+            shortcut="z",
+            disabled=sha256 not in marks,
+            on_click=_decide,
+            args=(triage, Mark(sha256, Action.UNDO)),
+            kwargs={"after": row},
+        )
+    back = rows[max(rows.index(row) - 1, 0)]
+    with st.container(horizontal=True, gap="xsmall"):
+        st.button("Previous", key="training-back", icon=":material/chevron_left:",
+                  shortcut="Left", on_click=_select, args=(back,))  # fmt: skip
+        st.button("Next", key="training-next", icon=":material/chevron_right:",
+                  shortcut="Right", on_click=_select, args=(after,))  # fmt: skip
+    if failed := session().triage_failed:
+        st.error(failed, icon=":material/error:")
+        session().triage_failed = ""
+
+
+def _new_label(action: Action, chosen: str | None) -> str:
+    return chosen if action is Action.RELABEL and chosen is not None else ""
+
+
+def _decide(triage: Triage, mark: Mark, *, after: int) -> None:
+    try:
+        triage.mark(mark)
+    except OSError as error:
+        session().triage_failed = (
+            f"This decision could not be written, earlier ones are safe: {error}"
+        )
+        return
+    _select(after)
+
+
+def _select(row: int) -> None:
+    session().training_row = row
+    session().training_steps += 1
+
+
+def _select_from_table(key: str, rows: np.ndarray) -> None:
+    cells = st.session_state[key]["selection"]["cells"]
+    if cells and cells[0][0] < len(rows):
+        session().training_row = int(rows[cells[0][0]])

@@ -1,0 +1,161 @@
+"""The Training set page, without a browser."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from app.__main__ import main
+from app.audit import doubtful, reasons
+from app.corrections import (
+    cleaned_manifest,
+    edit_of,
+    for_cleanlab,
+    for_fiftyone,
+    issue_records,
+    preview,
+)
+from app.counterfactual import Edit
+from app.triage import Action, Mark, Triage
+from app.web.training_lists import LISTS, ordered
+from tests.app.screens import texts
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("KINDRED_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def training(page):
+    page.run()
+    return page.switch_page("web/training_page.py")
+
+
+def press(page, label):
+    next(button for button in page.button if button.label == label).click()
+    return page.run()
+
+
+def view(page, title):
+    page.session_state["view"] = title
+    return page.run()
+
+
+def test_at_first_it_lists_what_is_probably_labelled_wrongly(training, demo):
+    training.run()
+    assert not training.exception
+    table = training.dataframe[0].value
+    assert len(table) == min(500, demo.audit.flagged.sum())
+    assert (table["Others say"] != table["Label"]).all()
+    assert table["Doubt"].is_monotonic_decreasing
+    assert "0 decided" in texts(training) and "None yet" in texts(training)
+
+
+def test_twenty_are_decided_by_their_buttons_and_nothing_is_lost(training, demo):
+    training.run()
+    for number in range(20):
+        press(training, ("Keep", "Relabel", "Remove", "Unsure")[number % 4])
+        assert not training.exception
+    assert "20 decided" in texts(training)
+    marks = Triage.of("fashion", "me").marks()
+    rows = ordered(demo.audit, "labels", np.asarray(demo.bank.images.labels), None)[:20]
+    assert list(marks) == [demo.bank.images.sha256(int(row)) for row in rows]
+    assert [mark.action for mark in marks.values()][:4] == [
+        Action.KEEP, Action.RELABEL, Action.REMOVE, Action.UNSURE,
+    ]  # fmt: skip
+    said = texts(training)
+    assert "**5** to remove, **5** to relabel, **5** to keep, **5** unsure" in said
+    assert re.search(r"classifies \*\*\d+\.\d\d%\*\* of 4,000 calibration images", said)
+
+
+def test_a_decision_is_undone_and_a_note_is_kept(training, demo):
+    training.run()
+    training.text_input(
+        key=next(t.key for t in training.text_input if t.label == "Note")
+    ).set_value("see the strap").run()
+    press(training, "Remove")
+    (mark,) = Triage.of("fashion", "me").marks().values()
+    assert mark.note == "see the strap"
+    press(training, "Previous")
+    press(training, "Undo")
+    assert Triage.of("fashion", "me").marks() == {}
+
+
+@pytest.mark.parametrize("title", [entry.title for entry in LISTS.values()])
+def test_every_list_opens(training, title):
+    training.run()
+    assert not view(training, title).exception
+
+
+def test_groups_are_weighed_and_refitted(training):
+    training.run()
+    view(training, "Groups that hurt")
+    assert "**Group 1**" in texts(training)
+    press(training, "Refit without it")
+    assert re.search(r"In truth: loss [+-]\d\.\d{4} \(predicted -\d\.\d{4}\)", texts(training))
+
+
+def test_classes_are_listed_the_worst_first(training, demo):
+    training.run()
+    view(training, "Classes")
+    table = training.dataframe[0].value
+    assert table["Accuracy"].is_monotonic_increasing and table["Class"].iloc[0] == "Shirt"
+    assert table["Training images"].sum() == len(demo.bank.images)
+
+
+def test_reasons_hold_for_the_images_they_name(demo):
+    audit, labels = demo.audit, np.asarray(demo.bank.images.labels)
+    found = reasons(audit)
+    assert set(found) == {"label", "duplicate", "leak", "odd", "harmful"}
+    assert 0.005 < found["odd"].mean() <= 0.01 and found["label"].mean() < 0.1
+    assert (audit.suggested[found["label"]] != labels[found["label"]]).all()
+    assert np.isfinite(audit.harm).all() and np.abs(audit.margin).max() <= 1
+    rows = doubtful(audit)
+    assert len(rows) == np.any(list(found.values()), axis=0).sum()
+
+
+def test_records_and_files_say_what_was_decided(demo):
+    images, audit = demo.bank.images, demo.audit
+    first, second, third = (int(row) for row in doubtful(audit)[:3])
+    marks = {
+        images.sha256(first): Mark(images.sha256(first), Action.REMOVE, note="=cmd()"),
+        images.sha256(second): Mark(images.sha256(second), Action.RELABEL, "Coat"),
+        "0" * 64: Mark("0" * 64, Action.REMOVE),  # of another training set
+    }
+    assert edit_of(demo, marks) == Edit((first,), ((second, demo.classes.index("Coat")),))
+    one, two, three = issue_records(demo, audit, marks, [first, second, third])
+    assert one["decision"] == "remove" and two["new_label"] == "Coat" and three["decision"] is None
+    assert one["id"] == images.sha256(first) and one["reasons"]
+    rows = list(csv.DictReader(io.StringIO(cleaned_manifest(demo, marks).decode())))
+    assert len(rows) == len(images) - 1
+    labels = {row["id"]: row["label"] for row in rows}
+    assert images.sha256(first) not in labels and labels[images.sha256(second)] == "Coat"
+    found = list(csv.DictReader(io.StringIO(for_cleanlab(demo, audit).decode())))
+    assert len(found) == len(images)
+    assert sum(row["is_label_issue"] == "True" for row in found) == audit.flagged.sum()
+    assert all(0 <= float(row["label_score"]) <= 1 for row in found)
+    written = json.loads(for_fiftyone(demo, marks))
+    assert written["classes"] == list(demo.classes)
+    assert written["labels"][images.name(second)] == demo.classes.index("Coat")
+    assert images.name(first) not in written["labels"]
+
+
+def test_the_preview_is_paired_and_honest_about_chance(demo):
+    nothing = preview(demo, Edit())
+    assert nothing.before == nothing.after and nothing.low < 0 < nothing.high
+    found = preview(demo, Edit(removed=tuple(range(0, 42_000, 3))))
+    assert found.images == 4_000
+    assert found.after - found.before == pytest.approx((found.gained - found.lost) / 4_000)
+    assert found.low < found.after - found.before < found.high
+
+
+def test_the_command_lists_what_is_doubtful(demo, tmp_path):
+    out = tmp_path / "audit.json"
+    assert main(["audit", "--format", "json", "--out", str(out)]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(records) == len(doubtful(demo.audit)) and all(r["reasons"] for r in records)
+    assert main(["audit", "--workspace", str(tmp_path / "nothing")]) == 2
