@@ -18,6 +18,7 @@ ROUNDING = 2.0**-20
 UNDERFLOW = np.float32(1e-30)
 _CHUNK = 16_384
 _TILE = 96
+_BLOCK = 1_024
 _CACHED = 8 * 1024 * _TILE
 
 
@@ -162,7 +163,7 @@ class HeadInfluence:
         slack = _slack(self.inverse_hessian, len(self.theta)) * 2 * float(extended @ extended)
         ceilings = self.ceilings * (np.sqrt(max(reach, 0) + slack) / len(self.stored))
         helpful, harmful = both_largest(
-            lambda rows: self.along(direction, rows), self.order, ceilings, k
+            lambda rows: self.along(direction, rows), self.order, ceilings, k, _BLOCK
         )
         return Influences(target, against, *helpful, *harmful)
 

@@ -63,7 +63,7 @@ def label_issues(
     suspicion = mistake_log_odds(joined, labels, estimate_mistakes(joined, labels))
     rank = np.empty(len(labels), np.int64)
     rank[np.argsort(-suspicion, kind="stable")] = np.arange(len(labels))
-    likeliest = joined.argmax(axis=1)
+    suggested = np.where(_best_other(joined, labels) > 0, joined.argmax(axis=1), -1)
     return LabelIssues(
         suspicion=suspicion,
         rank=rank,
@@ -73,8 +73,8 @@ def label_issues(
         area_under_margin=(
             None if epoch_logits is None else area_under_margin(epoch_logits, labels)
         ),
-        suggested=np.where(likeliest == labels, -1, likeliest),
-        flagged=(rank < confident_mistakes(joined, labels).sum()) & (likeliest != labels),
+        suggested=suggested,
+        flagged=(rank < confident_mistakes(joined, labels).sum()) & (suggested >= 0),
     )
 
 
@@ -128,8 +128,8 @@ def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndar
 
     Northcutt, Jiang and Chuang (JAIR 2021): an image is surely of class k when p_k reaches the
     mean of p_k over images labelled k (equation 2); of several such classes the most probable one
-    counts. Flagged are those off the diagonal of the confident joint whose likeliest class is not
-    their label.
+    counts. Flagged are those off the diagonal of the confident joint whose label is not as likely
+    as any class.
 
     Args:
         probabilities: (N, C).
@@ -143,7 +143,7 @@ def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndar
     reached = probabilities >= thresholds - 1e-6  # rounding must not undo a tie
     likeliest = probabilities.argmax(axis=1)
     surely = np.where(reached.sum(axis=1) > 1, likeliest, reached.argmax(axis=1))
-    return reached.any(axis=1) & (surely != labels) & (likeliest != labels)
+    return reached.any(axis=1) & (surely != labels) & (_best_other(probabilities, labels) > 1e-6)
 
 
 def _best_other(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

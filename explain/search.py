@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-_FIRST_BLOCK = 1_024
-
 Score = Callable[[np.ndarray], np.ndarray]
 
 
 def largest(
-    score: Score, order: np.ndarray, ceilings: np.ndarray, k: int
+    score: Score, order: np.ndarray, ceilings: np.ndarray, k: int, block: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the k largest positive scores, and these, as a full scan finds them.
 
@@ -24,17 +22,18 @@ def largest(
         order: (N,) rows by descending ceiling.
         ceilings: (N,) descending; no row's score, rounding included, is above its ceiling.
         k: how many.
+        block: how many rows to score first; each block is twice the one before.
 
     Returns:
         Rows and scores, best first; fewer than k when fewer are positive.
     """
     best = _Best(k)
-    _scan(score, order, ceilings, lambda rows, scores: best.add(rows, scores), [best])
+    _scan(score, order, ceilings, best.add, [best], block)
     return best.rows, best.scores
 
 
 def both_largest(
-    score: Score, order: np.ndarray, ceilings: np.ndarray, k: int
+    score: Score, order: np.ndarray, ceilings: np.ndarray, k: int, block: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The rows of the k most negative and of the k most positive scores, from one scan.
 
@@ -46,7 +45,7 @@ def both_largest(
         negative.add(rows, -scores)
         positive.add(rows, scores)
 
-    _scan(score, order, ceilings, add, [negative, positive])
+    _scan(score, order, ceilings, add, [negative, positive], block)
     return (negative.rows, -negative.scores), (positive.rows, positive.scores)
 
 
@@ -94,9 +93,9 @@ class _Best:
 
 def _scan(
     score: Score, order: np.ndarray, ceilings: np.ndarray,
-    add: Callable[[np.ndarray, np.ndarray], None], bests: list[_Best],
+    add: Callable[[np.ndarray, np.ndarray], None], bests: list[_Best], block: int,
 ) -> None:  # fmt: skip
-    start, size = 0, _FIRST_BLOCK
+    start, size = 0, block
     while start < len(order):
         lowest = min(best.threshold for best in bests)
         reaching = len(ceilings) - int(np.searchsorted(ceilings[::-1], lowest))

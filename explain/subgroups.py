@@ -10,7 +10,7 @@ RARE = 0.1
 
 
 @dataclass(frozen=True)
-class Slices:
+class Subgroups:
     """How well G groups of held-out images are classified.
 
     Attributes:
@@ -30,9 +30,9 @@ class Slices:
     worse: np.ndarray
 
 
-def find_worse_slices(
+def find_worse_subgroups(
     groups: np.ndarray, labels: np.ndarray, predicted: np.ndarray, rate: float = 0.05
-) -> Slices:
+) -> Subgroups:
     """Accuracy of every group, and the groups that do worse than the rest.
 
     Each group is compared with all others by Fisher's exact test, one-sided: were a group no worse,
@@ -64,7 +64,7 @@ def find_worse_slices(
     with np.errstate(invalid="ignore"):
         accuracy = right / counts
     p_values = hypergeom.cdf(right, counts.sum(), right.sum(), counts)
-    return Slices(counts, accuracy, low, high, p_values, _benjamini_hochberg(p_values, rate))
+    return Subgroups(counts, accuracy, low, high, p_values, _benjamini_hochberg(p_values, rate))
 
 
 def wilson_interval(
@@ -89,8 +89,10 @@ def rare_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
+    """(G,) bool."""
+    count = len(p_values)
     order = np.argsort(p_values)
-    passes = p_values[order] <= rate * np.arange(1, len(order) + 1) / len(order)
-    chosen = np.zeros(len(order), bool)
-    chosen[order[: len(passes) - np.argmax(passes[::-1])]] = passes.any()
+    passes = np.flatnonzero(p_values[order] <= rate * np.arange(1, count + 1) / count)
+    chosen = np.zeros(count, bool)
+    chosen[order[: passes.max(initial=-1) + 1]] = True
     return chosen

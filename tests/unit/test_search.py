@@ -27,18 +27,19 @@ def sorted_ceilings(ceilings):
 @given(
     n=st.integers(0, 5000), k=st.integers(0, 40), seed=st.integers(0, 10**6),
     steps=st.sampled_from([None, 3, 40]), looseness=st.sampled_from([1.0, 1.5, 30.0]),
+    block=st.sampled_from([1, 64, 1024]),
 )  # fmt: skip
-def test_the_rows_found_are_those_of_a_full_scan(n, k, seed, steps, looseness):
+def test_the_rows_found_are_those_of_a_full_scan(n, k, seed, steps, looseness, block):
     rng = np.random.default_rng(seed)
     scores = (rng.standard_normal(n) * rng.exponential(size=n)).astype(np.float32)
     if steps:  # ties
         scores = np.round(scores * steps) / np.float32(steps)
     ceilings = np.abs(scores) * np.where(rng.random(n) < 0.5, 1, looseness).astype(np.float32)
     order, descending = sorted_ceilings(ceilings)
-    rows, found = largest(lambda asked: scores[asked], order, descending, k)
+    rows, found = largest(lambda asked: scores[asked], order, descending, k, block)
     np.testing.assert_array_equal(rows, full_scan(scores, k))
     np.testing.assert_array_equal(found, scores[rows])
-    negative, positive = both_largest(lambda asked: scores[asked], order, descending, k)
+    negative, positive = both_largest(lambda asked: scores[asked], order, descending, k, block)
     np.testing.assert_array_equal(positive[0], rows)
     np.testing.assert_array_equal(negative[0], full_scan(-scores, k))
     np.testing.assert_array_equal(negative[1], scores[negative[0]])
@@ -47,7 +48,7 @@ def test_the_rows_found_are_those_of_a_full_scan(n, k, seed, steps, looseness):
 def test_ceilings_of_one_sign_find_the_largest():
     scores = np.linspace(-5, 1, 4000, dtype=np.float32)
     order, descending = sorted_ceilings(scores + np.float32(0.1))
-    rows, _ = largest(lambda asked: scores[asked], order, descending, 10)
+    rows, _ = largest(lambda asked: scores[asked], order, descending, 10, 1024)
     np.testing.assert_array_equal(rows, np.arange(3999, 3989, -1))
 
 
@@ -60,14 +61,14 @@ def test_few_rows_are_scored_when_ceilings_fall_fast():
         scored.append(len(rows))
         return scores[rows]
 
-    both_largest(score, np.arange(100_000), norms, 10)
+    both_largest(score, np.arange(100_000), norms, 10, 256)
     assert sum(scored) < 3_000
 
 
 def test_scores_that_are_nan_are_refused():
     order, ceilings = np.arange(3), np.full(3, 2.0, np.float32)
     with pytest.raises(ValueError, match="1 of 3 scores are NaN"):
-        largest(lambda rows: np.array([1, np.nan, 0], np.float32), order, ceilings, 2)
+        largest(lambda rows: np.array([1, np.nan, 0], np.float32), order, ceilings, 2, 8)
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         top(np.array([np.nan, 1]), 1)
 
