@@ -13,7 +13,6 @@ from models.bank import normalise_rows
 
 GROUPS_PER_CLASS = 12
 _SMALLEST_GROUP = 10
-_CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,7 @@ def removal_effects(influence: HeadInfluence, on: Slice) -> np.ndarray:
     residuals[np.arange(len(on)), on.labels] -= 1
     gradient = (residuals.T @ extended / len(on)).astype(np.float32)
     direction = (influence.inverse_hessian @ gradient.ravel()).reshape(gradient.shape)
-    count = len(influence.features)
-    effects = np.empty(count, np.float32)
-    for start in range(0, count, _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        projected = influence.features[rows] @ direction.T
-        effects[rows] = np.einsum("nc,nc->n", influence.residuals[rows], projected)
-    return effects / count
+    return influence.along(direction)
 
 
 def group_alike(features: np.ndarray, labels: np.ndarray) -> np.ndarray:

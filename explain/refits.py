@@ -1,10 +1,12 @@
 """Refit the last layer without some training images, or with other labels: the proof."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import log_softmax, softmax
 
 from explain.head import GRADIENT_TOLERANCE, RefitDidNotConverge, RefittedHead, extend
@@ -12,6 +14,10 @@ from models.bank import Bank
 
 _NEWTON_STEPS = 30
 _CG_STEPS = 60
+_PATIENCE = 10
+_MOST_DOUBTED = 4_096
+
+Solve = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -92,13 +98,17 @@ class HeadRefits:
             return float(loss), np.exp(log_p)
 
         loss, p = loss_and_p(theta)
+        precondition = self._stored_inverse
         for _ in range(_NEWTON_STEPS):
             residuals = p.copy()
             residuals[everyone, labels] -= 1
             gradient = (residuals * weights[:, None]).T @ h + l2 * theta
             if np.abs(gradient).max() < GRADIENT_TOLERANCE:
                 return RefittedHead(theta, l2, float(np.abs(gradient).max()))
-            step = self._newton_step(gradient, p, weights)
+            step, settled = self._newton_step(gradient, p, weights, precondition)
+            if not settled:
+                precondition = self._present_inverse(p, weights)
+                step, _ = self._newton_step(gradient, p, weights, precondition, _CG_STEPS)
             slope, size = float(np.vdot(gradient, step)), 1.0
             while size > 1e-6:
                 tried, tried_p = loss_and_p(theta - size * step)
@@ -111,33 +121,71 @@ class HeadRefits:
             f"{np.abs(gradient).max():.1e}."
         )
 
-    def _newton_step(self, gradient: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """H^-1 g by conjugate gradients, as exact as Newton's superlinear convergence needs."""
-        h, l2 = self.features, self.head.l2
+    def _newton_step(
+        self, gradient: np.ndarray, p: np.ndarray, weights: np.ndarray, precondition: Solve,
+        most: int = _PATIENCE,
+    ) -> tuple[np.ndarray, bool]:  # fmt: skip
+        """H^-1 g by conjugate gradients, and whether as exact as superlinear convergence needs.
+
+        Products with H in float32: the gradient alone decides where the optimum is.
+        """
+        h, l2 = self._single, self.head.l2
+        p, weights = p.astype(np.float32), weights.astype(np.float32)[:, None]
 
         def times_hessian(v: np.ndarray) -> np.ndarray:
-            moved = h @ v.T
-            moved = p * (moved - np.einsum("nc,nc->n", p, moved)[:, None])
-            product: np.ndarray = (moved * weights[:, None]).T @ h + l2 * v
+            moved = h @ v.T.astype(np.float32)
+            moved -= np.einsum("nc,nc->n", p, moved)[:, None]
+            moved *= p
+            moved *= weights
+            product: np.ndarray = moved.T @ h + l2 * v
             return product
-
-        def precondition(v: np.ndarray) -> np.ndarray:
-            solved = self.inverse @ v.ravel().astype(np.float32)
-            return solved.astype(np.float64).reshape(v.shape)
 
         step, residual = np.zeros_like(gradient), gradient.copy()
         z = precondition(residual)
         direction, rho = z, float(np.vdot(residual, z))
         start = np.linalg.norm(gradient)
         tolerance = min(0.1, np.sqrt(start)) * start
-        for _ in range(_CG_STEPS):
+        for _ in range(most):
             product = times_hessian(direction)
             length = rho / float(np.vdot(direction, product))
             step = step + length * direction
             residual = residual - length * product
             if np.linalg.norm(residual) <= tolerance:
-                break
+                return step, True
             z = precondition(residual)
             rho, before = float(np.vdot(residual, z)), rho
             direction = z + rho / before * direction
-        return step
+        return step, False
+
+    @cached_property
+    def _single(self) -> np.ndarray:
+        return self.features.astype(np.float32)
+
+    def _stored_inverse(self, v: np.ndarray) -> np.ndarray:
+        solved = self.inverse @ v.ravel().astype(np.float32)
+        return solved.astype(np.float64).reshape(v.shape)
+
+    def _present_inverse(self, p: np.ndarray, weights: np.ndarray) -> Solve:
+        """Near the inverse Hessian at p: of the images that hold most of the curvature.
+
+        A sure prediction bends the loss hardly at all, and most are sure.
+        """
+        doubt = (1 - np.square(p).sum(axis=1)) * weights
+        order = np.argpartition(-doubt, min(_MOST_DOUBTED, len(doubt)) - 1)[:_MOST_DOUBTED]
+        h, p = self._single[order], p[order].astype(np.float32)
+        share = doubt.sum() / doubt[order].sum()
+        weights = (weights[order] * share).astype(np.float32)
+        classes, dim = p.shape[1], h.shape[1]
+        blocks = np.zeros((classes, dim, classes, dim), np.float32)
+        for a in range(classes):
+            for b in range(a, classes):
+                curvature = weights * p[:, a] * ((a == b) - p[:, b])
+                blocks[a, :, b] = h.T @ (curvature[:, None] * h)
+                blocks[b, :, a] = blocks[a, :, b].T
+        size = classes * dim
+        factor = cho_factor(blocks.reshape(size, size) + self.head.l2 * np.eye(size))
+
+        def solve(v: np.ndarray) -> np.ndarray:
+            return cho_solve(factor, v.ravel()).reshape(v.shape)
+
+        return solve
