@@ -98,7 +98,7 @@ class HeadRefits:
             return float(loss), np.exp(log_p)
 
         loss, p = loss_and_p(theta)
-        precondition = self._stored_inverse
+        precondition: Solve = self._stored_inverse
         for _ in range(_NEWTON_STEPS):
             residuals = p.copy()
             residuals[everyone, labels] -= 1
@@ -173,7 +173,7 @@ class HeadRefits:
         doubt = (1 - np.square(p).sum(axis=1)) * weights
         order = np.argpartition(-doubt, min(_MOST_DOUBTED, len(doubt)) - 1)[:_MOST_DOUBTED]
         h, p = self._single[order], p[order].astype(np.float32)
-        share = doubt.sum() / doubt[order].sum()
+        share = doubt.sum() / max(doubt[order].sum(), 1e-300)
         weights = (weights[order] * share).astype(np.float32)
         classes, dim = p.shape[1], h.shape[1]
         blocks = np.zeros((classes, dim, classes, dim), np.float32)
