@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -19,6 +20,7 @@ UNDERFLOW = np.float32(1e-30)
 _CHUNK = 16_384
 _TILE = 96
 _BLOCK = 1_024
+_FOREMOST = 7 * _BLOCK
 _CACHED = 8 * 1024 * _TILE
 
 
@@ -135,17 +137,31 @@ class HeadInfluence:
             effects[part] = np.einsum("nc,nc->n", self.residuals[chosen], logits)
         return effects / np.float32(len(self.stored))
 
-    def explain(self, features: np.ndarray, target: int, against: int, k: int) -> Influences:
+    def explain(
+        self, features: np.ndarray, target: int, against: int, k: int,
+        trusted: np.ndarray | None = None,
+    ) -> Influences:  # fmt: skip
         """The k most helpful and the k most harmful training images.
 
         Helpful ones are ranked by l-RelatIF, influence over the root of self-influence
         (Barshan, Brunet and Dziugaite, AISTATS 2020): ranked by influence alone, the same few
         outliers would explain every image. Harmful ones are ranked by influence, since it is
         outliers and wrong labels that one looks for there.
+
+        Args:
+            features: (D,) of the image in question.
+            target: class whose logit counts positive.
+            against: class whose logit counts negative.
+            k: how many of each.
+            trusted: (N,) bool, whose labels are not doubted: only these may be helpful. A network
+                that has learned a wrong label by heart is taught by it, but shows a person nothing.
         """
         influence = self.on_margin(features, target, against)
-        helpful = top(-influence / np.sqrt(np.maximum(self.self_influence, 1e-12)), k)
-        helpful = helpful[influence[helpful] < 0]
+        relative = -influence / np.sqrt(np.maximum(self.self_influence, 1e-12))
+        if trusted is not None:
+            relative *= trusted
+        helpful = top(relative, k)
+        helpful = helpful[relative[helpful] > 0]
         harmful = top(influence, k)
         harmful = harmful[influence[harmful] > 0]
         return Influences(target, against, helpful, influence[helpful], harmful, influence[harmful])
@@ -158,14 +174,31 @@ class HeadInfluence:
         of H^-1 + e I, where e, 2^-20 of the largest eigenvalue of H^-1, covers what float32
         rounds off in the inverse and in the products; squares that it loses count as 1e-30.
         """
-        direction, extended = self._direction(features, target, against), extend_one(features)
-        reach = float((direction[target] - direction[against]) @ extended)
-        slack = _slack(self.inverse_hessian, len(self.theta)) * 2 * float(extended @ extended)
-        ceilings = self.ceilings * (np.sqrt(max(reach, 0) + slack) / len(self.stored))
+        direction = self._direction(features, target, against)
+        ceilings = self.ceilings * self._reach(direction, features, target, against)
         helpful, harmful = both_largest(
-            lambda rows: self.along(direction, rows), self.order, ceilings, k, _BLOCK
+            lambda part: self._ranked(direction, part), self.order, ceilings, k, _BLOCK
         )
         return Influences(target, against, *helpful, *harmful)
+
+    def _ranked(self, direction: np.ndarray, part: slice) -> np.ndarray:
+        """`along` of a part of the rows by descending ceiling; most queries ask for the first."""
+        features, residuals = self._foremost
+        if part.stop > len(features):
+            return self.along(direction, self.order[part])
+        products = tall_product(features[part], direction.T)
+        return np.einsum("nc,nc->n", residuals[part], products) / np.float32(len(self.stored))
+
+    @cached_property
+    def _foremost(self) -> tuple[np.ndarray, np.ndarray]:
+        """Extended features, float32, and residuals of the rows with the highest ceilings."""
+        rows = self.order[:_FOREMOST]
+        return extend(self.stored[rows]).astype(np.float32), self.residuals[rows]
+
+    def largest_effect(self, features: np.ndarray, target: int, against: int) -> float:
+        """What no training image's influence on one image's margin exceeds, in logits."""
+        direction = self._direction(features, target, against)
+        return float(self.ceilings[0]) * self._reach(direction, features, target, against)
 
     def removal_effect(
         self, rows: np.ndarray, features: np.ndarray, target: int, against: int
@@ -198,6 +231,15 @@ class HeadInfluence:
         left = np.eye(classes) - curvature @ own.transpose(2, 0, 1) / count
         steps = np.linalg.solve(left, residuals[..., None])[..., 0]
         return np.einsum("kc,kc->k", h @ direction.T, steps) / count
+
+    def _reach(
+        self, direction: np.ndarray, features: np.ndarray, target: int, against: int
+    ) -> float:
+        """(q' H^-1 q)^1/2 / N, with the slack that `strongest` explains."""
+        extended = extend_one(features)
+        square = float((direction[target] - direction[against]) @ extended)
+        slack = _slack(self.inverse_hessian, len(self.theta)) * 2 * float(extended @ extended)
+        return float(np.sqrt(max(square, 0) + slack)) / len(self.stored)
 
     def _direction(self, features: np.ndarray, target: int, against: int) -> np.ndarray:
         """(C, D + 1), V: two blocks of the inverse's rows, each contiguous."""

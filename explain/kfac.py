@@ -153,7 +153,10 @@ class KFACInfluence:
             effects[part] = np.einsum("nc,nc->n", self._residuals(part), products)
         return effects / np.float32(len(effects))
 
-    def explain(self, features: np.ndarray, target: int, against: int, k: int) -> Influences:
+    def explain(
+        self, features: np.ndarray, target: int, against: int, k: int,
+        trusted: np.ndarray | None = None,
+    ) -> Influences:  # fmt: skip
         """The k most helpful images by l-RelatIF and the k most harmful by influence.
 
         Exactly those that `on_margin` would give, see `_search`; `HeadInfluence.explain` says
@@ -161,7 +164,8 @@ class KFACInfluence:
         """
         search = self._search(features, target, against)
         root = np.sqrt(np.maximum(self.factors.self_influence, 1e-12))
-        helpful, relative = search(-1 / root, k)
+        weights = -1 / root if trusted is None else -(trusted / root)
+        helpful, relative = search(weights, k)
         harmful, influence = search(np.ones_like(root), k)
         return Influences(target, against, helpful, -relative * root[helpful], harmful, influence)
 
@@ -197,9 +201,10 @@ class KFACInfluence:
             rows = np.flatnonzero(middle + width >= max(surely, 0))
             ceilings = (middle + width)[rows]
             descending = np.argsort(-ceilings, kind="stable")
+            order = rows[descending]
             return largest(
-                lambda rows: self._exactly(rows, rotated) * weights[rows],
-                rows[descending], ceilings[descending], k, _BLOCK,
+                lambda part: self._exactly(order[part], rotated) * weights[order[part]],
+                order, ceilings[descending], k, _BLOCK,
             )  # fmt: skip
 
         return search

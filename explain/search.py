@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-Score = Callable[[np.ndarray], np.ndarray]
+Score = Callable[[slice], np.ndarray]
 
 
 def largest(
@@ -18,7 +18,7 @@ def largest(
     and Mykytiuk, SIGMOD 2015, section 3). Among equal scores the lower row is first.
 
     Args:
-        score: (n,) rows to their (n,) scores.
+        score: a part of `order` to the (n,) scores of its rows.
         order: (N,) rows by descending ceiling.
         ceilings: (N,) descending; no row's score, rounding included, is above its ceiling.
         k: how many.
@@ -102,6 +102,6 @@ def _scan(
         stop = min(start + size, reaching)
         if stop <= start:
             break
-        rows = order[start:stop]
-        add(rows, score(rows))
+        part = slice(start, stop)
+        add(order[part], score(part))
         start, size = stop, 2 * size

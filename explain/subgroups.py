@@ -31,8 +31,9 @@ class Subgroups:
 
 
 def find_worse_subgroups(
-    groups: np.ndarray, labels: np.ndarray, predicted: np.ndarray, rate: float = 0.05
-) -> Subgroups:
+    groups: np.ndarray, labels: np.ndarray, predicted: np.ndarray, count: int = 0,
+    rate: float = 0.05,
+) -> Subgroups:  # fmt: skip
     """Accuracy of every group, and the groups that do worse than the rest.
 
     Each group is compared with all others by Fisher's exact test, one-sided: were a group no worse,
@@ -44,6 +45,7 @@ def find_worse_subgroups(
         groups: (n,) int from 0, the group of each held-out image.
         labels: (n,).
         predicted: (n,).
+        count: G, where the last groups may be empty.
         rate: expected share of false ones among the groups called worse, for independent or
             positively dependent p-values.
 
@@ -58,8 +60,8 @@ def find_worse_subgroups(
         )
     if groups.min(initial=0) < 0:
         raise ValueError(f"Groups are numbered from 0; one is {groups.min()}.")
-    counts = np.bincount(groups)
-    right = np.bincount(groups, labels == predicted).astype(np.int64)
+    counts = np.bincount(groups, minlength=count)
+    right = np.bincount(groups, labels == predicted, count).astype(np.int64)
     low, high = wilson_interval(right, counts)
     with np.errstate(invalid="ignore"):
         accuracy = right / counts

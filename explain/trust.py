@@ -1,6 +1,7 @@
 """How far influences on the refitted head can be trusted: prediction against actual refits."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,32 +15,45 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class LeaveOneOutCheck:
-    """Predicted and actual change of a margin when one training image is left out.
+class Fidelity:
+    """How predicted effects agree with actual ones, over all pairs.
 
     Attributes:
-        predicted: (L, Q) for L training images and Q images in question.
-        actual: (L, Q) by refitting without that training image.
+        pearson: correlation.
+        spearman: rank correlation.
+        slope: actual effects are this many times the predicted ones, by least squares.
     """
 
-    predicted: np.ndarray
+    pearson: float
+    spearman: float
+    slope: float
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, actual: np.ndarray) -> Self:
+        """Of two arrays of one shape."""
+        x, y = predicted.ravel().astype(np.float64), actual.ravel()
+        return cls(
+            pearson=float(np.corrcoef(x, y)[0, 1]),
+            spearman=float(spearmanr(x, y).statistic),
+            slope=float(x @ y / (x @ x)),
+        )
+
+
+@dataclass(frozen=True)
+class LeaveOneOutCheck:
+    """Change of a margin when one of L training images is left out, for Q images in question.
+
+    Attributes:
+        rows: (L,) of the Bank.
+        influence: (L, Q) as influence predicts it, by which images are ranked.
+        newton: (L, Q) by a Newton step without the image, the size that is shown.
+        actual: (L, Q) by refitting without it.
+    """
+
+    rows: np.ndarray
+    influence: np.ndarray
+    newton: np.ndarray
     actual: np.ndarray
-
-    @property
-    def pearson(self) -> float:
-        """Correlation over all pairs."""
-        return float(np.corrcoef(self.predicted.ravel(), self.actual.ravel())[0, 1])
-
-    @property
-    def spearman(self) -> float:
-        """Rank correlation over all pairs."""
-        return float(spearmanr(self.predicted.ravel(), self.actual.ravel()).statistic)
-
-    @property
-    def slope(self) -> float:
-        """Actual effects are this many times the predicted ones, by least squares."""
-        predicted = self.predicted.ravel()
-        return float(predicted @ self.actual.ravel() / (predicted @ predicted))
 
 
 def leave_one_out_check(
@@ -62,15 +76,11 @@ def leave_one_out_check(
     against, target = np.argsort(logits, axis=1)[:, -2:].T
     asked = np.arange(len(features))
     margins = logits[asked, target] - logits[asked, against]
-    predicted = np.stack(
-        [
-            influence.on_margin(*query)[rows]
-            for query in zip(features, target, against, strict=True)
-        ],
-        axis=1,
-    )
+    queries = list(zip(features, target.tolist(), against.tolist(), strict=True))
+    predicted = np.stack([influence.on_margin(*query)[rows] for query in queries], axis=1)
+    newton = np.stack([influence.removal_effect(rows, *query) for query in queries], axis=1)
     actual = np.empty(predicted.shape)
     for number, row in enumerate(rows):
         moved = extended @ refits.without([row]).theta.T
         actual[number] = moved[asked, target] - moved[asked, against] - margins
-    return LeaveOneOutCheck(predicted, actual)
+    return LeaveOneOutCheck(rows, predicted, newton, actual)

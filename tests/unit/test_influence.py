@@ -5,7 +5,15 @@ from scipy.stats import pearsonr
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from explain.head import RefitDidNotConverge, extend, hessian, refit_head
+from explain.head import (
+    AGREEMENT,
+    PENALTIES,
+    RefitDidNotConverge,
+    extend,
+    hessian,
+    refit_head,
+    refit_like,
+)
 from explain.influence import HeadInfluence, _quadratic_forms
 from tests.unit.test_bank import bank_of
 
@@ -142,3 +150,34 @@ def test_no_convergence_is_an_error(digits, monkeypatch):
     monkeypatch.setattr("explain.head.GRADIENT_TOLERANCE", 1e-30)
     with pytest.raises(RefitDidNotConverge, match="gradient is still"):
         refit_head(features, labels, 3)
+
+
+def test_only_images_with_trusted_labels_are_helpful(digits, fitted):
+    influence, asked = fitted[1], digits[0][450]
+    everyone = influence.explain(asked, 0, 1, 8)
+    trusted = np.ones(len(influence.self_influence), bool)
+    trusted[everyone.helpful[[0, 3]]] = False
+    found = influence.explain(asked, 0, 1, 6, trusted)
+    np.testing.assert_array_equal(found.helpful, np.delete(everyone.helpful, [0, 3]))
+    np.testing.assert_array_equal(found.harmful, everyone.harmful[:6])
+    assert len(influence.explain(asked, 0, 1, 6, ~trusted & trusted).helpful) == 0
+
+
+def test_the_penalty_is_the_largest_that_keeps_the_answers(digits):
+    features, labels = digits
+    logits = refit_head(features, labels, 3, 3e-3).logits(features)
+    head, agreement = refit_like(features, labels, logits)
+    shares = {
+        l2: (refit_head(features, labels, 3, l2).logits(features).argmax(1) == logits.argmax(1))
+        for l2 in PENALTIES
+    }
+    keeping = [l2 for l2, same in shares.items() if same.mean() >= AGREEMENT]
+    assert 3e-3 <= head.l2 == max(keeping) < max(PENALTIES)
+    assert agreement == shares[head.l2].mean()
+
+
+def test_where_none_keeps_the_answers_the_nearest_is_taken(digits):
+    features, labels = digits
+    logits = np.eye(3)[(labels + np.arange(len(labels)) % 2) % 3]  # half of them otherwise
+    head, agreement = refit_like(features, labels, logits)
+    assert agreement < AGREEMENT and head.l2 in PENALTIES

@@ -190,3 +190,14 @@ def test_what_cannot_be_fitted_or_asked_is_refused():
     for ask in (influence.explain, influence.strongest):
         with pytest.raises(ValueError, match="not all finite"):
             ask(np.full(12, np.nan), 0, 1, 3)
+
+
+def test_only_images_with_trusted_labels_are_helpful():
+    influence = influence_of(some_bank(3))
+    asked = np.random.default_rng(1).normal(size=12).astype(np.float32), 2, 4
+    everyone = influence.explain(*asked, 8)
+    trusted = np.ones(600, bool)
+    trusted[everyone.helpful[[0, 3]]] = False
+    found = influence.explain(*asked, 6, trusted)
+    np.testing.assert_array_equal(found.helpful, np.delete(everyone.helpful, [0, 3]))
+    np.testing.assert_array_equal(found.harmful, everyone.harmful[:6])

@@ -5,7 +5,7 @@ from explain.flips import flip_set
 from explain.head import refit_head
 from explain.influence import HeadInfluence
 from explain.refits import HeadRefits
-from explain.trust import leave_one_out_check
+from explain.trust import Fidelity, leave_one_out_check
 from models.activations import Head
 from models.bank import Bank
 from tests.unit.test_bank import observed
@@ -118,5 +118,16 @@ def test_the_prediction_for_another_label_is_near_the_refit(bank, fitted):
 def test_the_check_compares_with_refits_one_by_one(bank, fitted):
     features = np.asarray(bank.images.activations.features)[::20]
     check = leave_one_out_check(*fitted, features, count=12)
-    assert check.predicted.shape == check.actual.shape == (12, 9)
-    assert check.pearson > 0.98 and check.spearman > 0.95 and 0.9 < check.slope < 1.3
+    assert check.influence.shape == check.newton.shape == check.actual.shape == (12, 9)
+    first = Fidelity.of(check.influence, check.actual)
+    assert first.pearson > 0.98 and first.spearman > 0.95 and 0.9 < first.slope < 1.3
+    newton = Fidelity.of(check.newton, check.actual)
+    assert newton.pearson > max(first.pearson, 0.99)
+    assert abs(newton.slope - 1) < min(abs(first.slope - 1), 0.1)
+    row = check.rows[3]
+    moved = fitted[1].without([row]).logits(features) - fitted[1].head.logits(features)
+    against, target = np.argsort(fitted[1].head.logits(features), axis=1)[:, -2:].T
+    asked = np.arange(9)
+    np.testing.assert_allclose(
+        check.actual[3], moved[asked, target] - moved[asked, against], rtol=1e-9
+    )

@@ -36,10 +36,10 @@ def test_the_rows_found_are_those_of_a_full_scan(n, k, seed, steps, looseness, b
         scores = np.round(scores * steps) / np.float32(steps)
     ceilings = np.abs(scores) * np.where(rng.random(n) < 0.5, 1, looseness).astype(np.float32)
     order, descending = sorted_ceilings(ceilings)
-    rows, found = largest(lambda asked: scores[asked], order, descending, k, block)
+    rows, found = largest(lambda part: scores[order[part]], order, descending, k, block)
     np.testing.assert_array_equal(rows, full_scan(scores, k))
     np.testing.assert_array_equal(found, scores[rows])
-    negative, positive = both_largest(lambda asked: scores[asked], order, descending, k, block)
+    negative, positive = both_largest(lambda part: scores[order[part]], order, descending, k, block)
     np.testing.assert_array_equal(positive[0], rows)
     np.testing.assert_array_equal(negative[0], full_scan(-scores, k))
     np.testing.assert_array_equal(negative[1], scores[negative[0]])
@@ -48,7 +48,7 @@ def test_the_rows_found_are_those_of_a_full_scan(n, k, seed, steps, looseness, b
 def test_ceilings_of_one_sign_find_the_largest():
     scores = np.linspace(-5, 1, 4000, dtype=np.float32)
     order, descending = sorted_ceilings(scores + np.float32(0.1))
-    rows, _ = largest(lambda asked: scores[asked], order, descending, 10, 1024)
+    rows, _ = largest(lambda part: scores[order[part]], order, descending, 10, 1024)
     np.testing.assert_array_equal(rows, np.arange(3999, 3989, -1))
 
 
@@ -57,9 +57,9 @@ def test_few_rows_are_scored_when_ceilings_fall_fast():
     norms = np.sort(rng.exponential(size=100_000) ** 4)[::-1].astype(np.float32)
     scores = norms * rng.uniform(-1, 1, 100_000).astype(np.float32)
 
-    def score(rows):
-        scored.append(len(rows))
-        return scores[rows]
+    def score(part):
+        scored.append(part.stop - part.start)
+        return scores[part]
 
     both_largest(score, np.arange(100_000), norms, 10, 256)
     assert sum(scored) < 3_000
@@ -68,7 +68,7 @@ def test_few_rows_are_scored_when_ceilings_fall_fast():
 def test_scores_that_are_nan_are_refused():
     order, ceilings = np.arange(3), np.full(3, 2.0, np.float32)
     with pytest.raises(ValueError, match="1 of 3 scores are NaN"):
-        largest(lambda rows: np.array([1, np.nan, 0], np.float32), order, ceilings, 2, 8)
+        largest(lambda part: np.array([1, np.nan, 0], np.float32), order, ceilings, 2, 8)
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         top(np.array([np.nan, 1]), 1)
 
