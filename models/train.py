@@ -9,6 +9,8 @@ is chosen by it. The preprocessed training images are held in memory, one byte a
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,24 @@ MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 
 
-def load_pixels(folder: ImageFolder, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """All readable images (N, channels, S, S) uint8 and their labels (N,) int64."""
-    pixels, labels = [], []
+@dataclass(frozen=True)
+class LoadedImages:
+    """All readable images of a folder.
+
+    Attributes:
+        pixels: (N, channels, S, S) uint8.
+        labels: (N,) int64.
+        names: N paths in the folder.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+
+def load_images(folder: ImageFolder, preprocessing: Preprocessing) -> LoadedImages:
+    """Read a folder; what cannot be read is said and left out."""
+    pixels, labels, names = [], [], []
     inputs = folder.read(range(len(folder)), lambda decoded: preprocessing.pixels(decoded.image))
     reading = zip(inputs, folder.labels, folder.names, strict=True)
     for image, label, name in tqdm(reading, desc=f"read {folder.root}", total=len(folder)):
@@ -39,7 +56,8 @@ def load_pixels(folder: ImageFolder, preprocessing: Preprocessing) -> tuple[Tens
             continue
         pixels.append(image)
         labels.append(label)
-    return torch.from_numpy(np.stack(pixels)), torch.tensor(labels)
+        names.append(name)
+    return LoadedImages(torch.from_numpy(np.stack(pixels)), torch.tensor(labels), tuple(names))
 
 
 def augment(pixels: Tensor, flip: bool) -> Tensor:
@@ -66,11 +84,12 @@ def train(
     epochs: int,
     flip: bool,
     device: torch.device,
+    after_epoch: Callable[[nn.Module], None] = lambda network: None,
 ) -> list[float]:
     """Train in place by SGD with a one-cycle schedule; returns each epoch's mean loss.
 
     Mixed precision in bfloat16. Source of the schedule: Smith and Topin, 2017
-    (arXiv:1708.07120).
+    (arXiv:1708.07120). `after_epoch` is given the network in its present state.
     """
     network.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
@@ -99,22 +118,18 @@ def train(
             schedule.step()
             total += loss.item()
         losses.append(total / batches)
+        after_epoch(network)
         tqdm.write(f"epoch {epoch + 1}: loss {losses[-1]:.4f}")
     return losses
 
 
 @torch.inference_mode()
-def accuracy(
-    network: nn.Module, pixels: Tensor, labels: Tensor, preprocessing: Preprocessing
-) -> float:
-    """Share of images classified as labelled, in float32."""
+def logits_of(network: nn.Module, pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(N, C) float32, without augmentation."""
     network.eval()
     device = next(network.parameters()).device
-    correct = sum(
-        (network(preprocessing.normalise(p.to(device))).argmax(1).cpu() == y).sum().item()
-        for p, y in zip(torch.split(pixels, 512), torch.split(labels, 512), strict=True)
-    )
-    return correct / len(labels)
+    parts = [network(preprocessing.normalise(p.to(device))).cpu() for p in torch.split(pixels, 512)]
+    return torch.cat(parts)
 
 
 def main() -> None:
@@ -128,6 +143,10 @@ def main() -> None:
     parser.add_argument("--std", type=float, nargs="+", required=True)
     parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--flip", action="store_true", help="mirror images at random")
+    parser.add_argument(
+        "--log-epochs", type=Path, metavar="FILE",
+        help="write the training images' logits after each epoch to this .npz (a pass more each)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="weights, .safetensors")
     args = parser.parse_args()
@@ -139,15 +158,26 @@ def main() -> None:
     if train_folder.classes != test_folder.classes:
         parser.error(f"classes differ: {train_folder.classes} and {test_folder.classes}.")
     network = build_architecture(args.model, len(train_folder.classes))
-    pixels, labels = load_pixels(train_folder, preprocessing)
+    images = load_images(train_folder, preprocessing)
+    logged: list[np.ndarray] = []
+
+    def log_epoch(network: nn.Module) -> None:
+        if args.log_epochs is not None:
+            logits = logits_of(network, images.pixels, preprocessing)
+            logged.append(logits.numpy().astype(np.float16))
+
     losses = train(
-        network, pixels, labels, preprocessing,
-        epochs=args.epochs, flip=args.flip, device=device,
+        network, images.pixels, images.labels, preprocessing,
+        epochs=args.epochs, flip=args.flip, device=device, after_epoch=log_epoch,
     )  # fmt: skip
+    if args.log_epochs is not None:
+        np.savez(args.log_epochs, names=np.array(images.names), logits=np.stack(logged))
+    test = load_images(test_folder, preprocessing)
+    right = logits_of(network, test.pixels, preprocessing).argmax(dim=1) == test.labels
     result = {
         "command": vars(args) | {"train": str(args.train), "test": str(args.test)},
         "loss": losses,
-        "test_accuracy": accuracy(network, *load_pixels(test_folder, preprocessing), preprocessing),
+        "test_accuracy": right.float().mean().item(),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: t.contiguous() for name, t in network.state_dict().items()}, args.out)
