@@ -16,20 +16,25 @@ class Audit:
         suspicion: log odds that its label is wrong, up to a constant.
         margin: how surely a last layer fitted without it gives it another label, in [0, 1].
         disagreement: share of its nearest others that have another label.
+        area_under_margin: mean over the epochs of training of the best other class's logit less
+            its label's; NaN where no epochs were logged.
+        out_of_bag: share of trees, grown without it on features, that give it another label.
         harm: by how much less the mean loss of the calibration images would be without it; zeros
             where there are no influences.
         worthlessness: its negative Shapley value for a nearest-neighbour classifier.
         isolation: distance to its nearest other training image, of unit features.
         suggested: (N,) the class that the others give it, -1 where it is its own.
         flagged: (N,) bool, estimated to be labelled wrongly (confident learning).
-        duplicates: (N,) number of its group of copies, -1 for none.
-        leaks: (N,) bool, whether it is a calibration image too.
+        duplicates: (N,) number of its group of copies, equal or nearly, -1 for none.
+        leaks: (N,) row of a calibration image that is nearly the same picture, -1 for none.
         groups: (N,) number of its group of images that are alike.
     """
 
     suspicion: np.ndarray
     margin: np.ndarray
     disagreement: np.ndarray
+    area_under_margin: np.ndarray
+    out_of_bag: np.ndarray
     harm: np.ndarray
     worthlessness: np.ndarray
     isolation: np.ndarray
@@ -51,9 +56,10 @@ def reasons(audit: Audit) -> dict[str, np.ndarray]:
     return {
         "label": audit.flagged,
         "duplicate": audit.duplicates >= 0,
-        "leak": audit.leaks,
+        "leak": audit.leaks >= 0,
         "odd": _largest(audit.isolation),
         "harmful": _largest(audit.harm) & (audit.harm > 0),
+        "worthless": _largest(audit.worthlessness) & (audit.worthlessness > 0),
     }
 
 

@@ -100,10 +100,13 @@ def issue_records(
                 "suspicion": float(audit.suspicion[row]),
                 "margin": float(audit.margin[row]),
                 "disagreement": float(audit.disagreement[row]),
+                "area_under_margin": _number(audit.area_under_margin[row]),
+                "out_of_bag": float(audit.out_of_bag[row]),
                 "harm": float(audit.harm[row]),
                 "worthlessness": float(audit.worthlessness[row]),
                 "isolation": float(audit.isolation[row]),
                 "duplicates": int(audit.duplicates[row]),
+                "leak": _leak(workspace, int(audit.leaks[row])),
                 "decision": None if mark is None else mark.action.value,
                 "new_label": None if mark is None else mark.label or None,
                 "note": None if mark is None else mark.note or None,
@@ -166,6 +169,15 @@ def for_fiftyone(workspace: Workspace, marks: Mapping[str, Mark]) -> bytes:
         if row not in gone
     }
     return json.dumps({"classes": list(workspace.classes), "labels": labels}).encode()
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _leak(workspace: Workspace, row: int) -> str | None:
+    """Name of the calibration image that is nearly the same."""
+    return workspace.calibration.images.name(row) if row >= 0 else None
 
 
 TABLES = {"csv": to_csv, "parquet": to_parquet}

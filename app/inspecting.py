@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.inspection import Inspection
 from app.uploads import RefusedImage, UploadedImage, prepare_upload
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from models.classifier import NonFiniteOutput
 
 _NON_FINITE = (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 from app.locations import MANIFEST
 from models.preprocessing import Preprocessing
 
-FORMAT = 2
+FORMAT = 3
 
 
 class WorkspaceError(Exception):
@@ -44,7 +45,8 @@ class Manifest:
         leaked: calibration images left out because the training set has them too.
         refit: of the head, for influences: l2, gradient_norm, agreement with the original, and
             pearson, spearman, slope of predicted against actual effects of leaving single images
-            out; None when the head is too large.
+            out, by influence and (newton_pearson and on) by a Newton step; None when it could not
+            be refitted, as a large one cannot.
         skipped: files that could not be read.
         digests: sha256 of every file, by its path in the workspace.
     """
@@ -98,7 +100,7 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(f"{path} is damaged: {error}") from error
-        manifest._check(workspace)
+        check_digests(workspace, manifest.digests, "prepare the workspace again")
         return manifest
 
     def write(self, workspace: Path) -> None:
@@ -106,15 +108,28 @@ class Manifest:
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         (workspace / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
-    def _check(self, workspace: Path) -> None:
-        for name, expected in self.digests.items():
-            if not (workspace / name).is_file():
-                raise WorkspaceError(f"{workspace} is incomplete: {name} is missing.")
-            if file_digest(workspace / name) != expected:
-                raise WorkspaceError(
-                    f"{workspace / name} has changed since it was prepared (its sha256 differs). "
-                    "Restore it or prepare the workspace again."
-                )
+
+def check_digests(folder: Path, digests: Mapping[str, str], remedy: str) -> None:
+    """Compare files with what they were.
+
+    Args:
+        folder: that holds them.
+        digests: sha256 of each, by its path in the folder.
+        remedy: what to do, unless a file can be restored.
+
+    Raises:
+        WorkspaceError: when one is missing or has changed.
+    """
+    for name, expected in digests.items():
+        if not (folder / name).is_file():
+            raise WorkspaceError(
+                f"{folder} is incomplete: {name} is missing. Restore it or {remedy}."
+            )
+        if file_digest(folder / name) != expected:
+            raise WorkspaceError(
+                f"{folder / name} has changed since it was prepared (its sha256 differs). "
+                f"Restore it or {remedy}."
+            )
 
 
 def file_digest(path: Path) -> str:

@@ -24,12 +24,14 @@ import app
 import explain
 import models
 import ood
+from app.epochs import EpochLogits
 from app.fitting import (
     Materials,
     fit_audit,
     fit_influence,
     fit_panel,
     fit_patches,
+    fit_single_flips,
     fit_the_map,
     score_normal,
     score_outliers,
@@ -72,6 +74,7 @@ class Recipe:
         samples: folder of images to try; None for a few tuning images.
         unknown: folder of images of other classes, by class, to compare detectors on only.
         odin: whether to fit ODIN too, which needs passes of its own.
+        epoch_logits: file of logits that were logged in training, see `EpochLogits`.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Recipe:
     samples: Path | None
     unknown: Path | None = None
     odin: bool = False
+    epoch_logits: Path | None = None
 
 
 def prepare(recipe: Recipe, target: Path) -> Manifest:
@@ -104,6 +108,9 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     network = load_network(recipe.model, recipe.weights, len(classes), recipe.weights_source)
     classifier = Classifier(network, recipe.preprocessing, classes)
     _refuse_detector(recipe.detector, classifier)
+    epochs = None
+    if recipe.epoch_logits is not None:
+        epochs = EpochLogits.read(recipe.epoch_logits, len(classes))
     build = target.with_name(f".{target.name}.preparing")
     folders = (train, calibration, *([unknown] if unknown else []))
     _start_or_resume(build, _fingerprint(recipe, classifier, folders))
@@ -143,7 +150,8 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     auroc = mean_auroc(tuning_scores, {name: outliers[name] for name in CHOOSING})
     fit_patches(on)
     refit = fit_influence(on)
-    fit_audit(on)
+    fit_audit(on, epochs)
+    fit_single_flips(on, refit)
     fit_the_map(build, bank, calibration_set)
     _write_samples(build, recipe, calibration, tuning_set.images)
     logits = calibration_set.images.activations.logits
@@ -251,6 +259,8 @@ def _fingerprint(recipe: Recipe, classifier: Classifier, folders: Sequence[Image
     for package in (app, explain, models, ood):  # half a workspace by other code fits no other half
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
             digest.update(path.read_bytes())
+    if recipe.epoch_logits is not None:
+        digest.update(recipe.epoch_logits.read_bytes())
     with suppress(NonFiniteOutput):  # of noise a network may think nothing
         digest.update(np.round(classifier.observe(_noise(recipe)).logits, 3).tobytes())
     for name in sorted(recipe.weights):

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.inspection import Inspection
 from app.uploads import RefusedImage, UploadedImage
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from explain.influence import Influences
 from ood.decision import Decision
 

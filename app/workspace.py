@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,20 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from app.audit import AUDIT_FILE, Audit
+from app.influences import open_influence
+from app.inspection import Inspection
 from app.manifest import Manifest, WorkspaceError
+from app.networks import open_networks
 from app.outliers import read_outliers
 from explain.attribution import integrated_gradients
 from explain.head import RefittedHead
 from explain.influence import HeadInfluence, Influences
+from explain.kfac import KFACInfluence
 from explain.map import place
+from explain.network import NetworkInfluence
 from explain.refits import HeadRefits
-from models.activations import Activations, join_activations
+from explain.unfairness import SingleFlips
+from models.activations import Activations
 from models.bank import Bank, CalibrationSet
 from models.classifier import Classifier
 from models.loading import load_network, read_state_dict
@@ -33,45 +38,7 @@ from ood.store import load_fitted
 from ood.temperature import fit_temperature, probabilities
 
 INFLUENCES_SHOWN = 6
-INFLUENCE_FILE = "influence.safetensors"
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """N images inspected: C classes.
-
-    Attributes:
-        activations: what the pass left behind, with neighbours.
-        predicted: (N,) index of the largest logit.
-        confidence: (N,) calibrated probability of that class.
-        scores: detector name to (N,) float32; larger means more outlying.
-        p_values: detector name to (N,) conformal p-values.
-        places: (N, 2) on the map.
-        influences: of each image; None when they were not asked for or cannot be had.
-    """
-
-    activations: Activations
-    predicted: np.ndarray
-    confidence: np.ndarray
-    scores: dict[str, np.ndarray]
-    p_values: dict[str, np.ndarray]
-    places: np.ndarray
-    influences: list[Influences] | None = None
-
-    def __len__(self) -> int:
-        return len(self.predicted)
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """Inspections of one workspace, end to end; without influences."""
-        return cls(
-            activations=join_activations([part.activations for part in parts]),
-            predicted=np.concatenate([part.predicted for part in parts]),
-            confidence=np.concatenate([part.confidence for part in parts]),
-            scores={n: np.concatenate([p.scores[n] for p in parts]) for n in parts[0].scores},
-            p_values={n: np.concatenate([p.p_values[n] for p in parts]) for n in parts[0].p_values},
-            places=np.concatenate([part.places for part in parts]),
-        )
+SINGLE_FLIPS_FILE = "single_flips.safetensors"
 
 
 @dataclass(frozen=True)
@@ -90,7 +57,8 @@ class Workspace:
         outliers: name of a ready-made set to detector name to its scores.
         patches: of training images; None when the network keeps no places.
         conformal: detector name to its calibration.
-        influence: on the refitted head; None when the head is too large.
+        influence: on the refitted head; on the head as it is where that is too large to be
+            refitted; None where neither can be had.
         coordinates: (N, 2) of the training images on the map.
         calibration_places: (n, 2) of the calibration images on the map.
     """
@@ -106,7 +74,7 @@ class Workspace:
     outliers: dict[str, dict[str, np.ndarray]]
     patches: PatchBank | None
     conformal: dict[str, ConformalCalibration]
-    influence: HeadInfluence | None
+    influence: HeadInfluence | KFACInfluence | None
     coordinates: np.ndarray
     calibration_places: np.ndarray
 
@@ -130,9 +98,6 @@ class Workspace:
             calibration = CalibrationSet(ObservedSet.open(path / "calibration"), bank)
             scores = load_file(path / "calibration_scores.safetensors")
             patches = path / "patches.safetensors"
-            influence = None
-            if manifest.refit is not None:
-                influence = load_influence(bank, path / INFLUENCE_FILE)
             return cls(
                 path=path,
                 manifest=manifest,
@@ -146,7 +111,7 @@ class Workspace:
                 outliers=read_outliers(load_file(path / "outliers.safetensors")),
                 patches=load_fitted(PatchBank, patches) if patches.exists() else None,
                 conformal={n: ConformalCalibration(np.sort(s)) for n, s in scores.items()},
-                influence=influence,
+                influence=open_influence(bank, path, manifest),
                 coordinates=np.load(path / "map.npy"),
                 calibration_places=np.load(path / "calibration_map.npy"),
             )
@@ -163,6 +128,26 @@ class Workspace:
         """What is doubtful about the training images; None in a workspace of before audits."""
         path = self.path / AUDIT_FILE
         return load_fitted(Audit, path) if path.exists() else None
+
+    @cached_property
+    def trusted(self) -> np.ndarray | None:
+        """(N,) bool: training images to which the others give no other label."""
+        return None if self.audit is None else self.audit.suggested < 0
+
+    @cached_property
+    def networks(self) -> list[NetworkInfluence]:
+        """Whole-network influence at each checkpoint it was fitted for; often none.
+
+        Raises:
+            WorkspaceError: when one is damaged or has changed.
+        """
+        return open_networks(self.path, self.manifest, self.classifier)
+
+    @cached_property
+    def single_flips(self) -> SingleFlips | None:
+        """Calibration images that one training image decides; None where nothing is refitted."""
+        path = self.path / SINGLE_FLIPS_FILE
+        return load_fitted(SingleFlips, path) if path.exists() else None
 
     @cached_property
     def rows_by_sha256(self) -> dict[str, int]:
@@ -210,7 +195,7 @@ class Workspace:
     @cached_property
     def refits(self) -> HeadRefits | None:
         """Refits of the last layer without some training images; None for large heads."""
-        if self.influence is None or self.manifest.refit is None:
+        if not isinstance(self.influence, HeadInfluence) or self.manifest.refit is None:
             return None
         facts = self.manifest.refit
         head = RefittedHead(self.influence.theta, facts["l2"], facts["gradient_norm"])
@@ -284,14 +269,20 @@ class Workspace:
             return self.mondrian.sizes(inspection.predicted)
         return np.full(len(inspection), len(self.conformal[self.manifest.detector]))
 
-    def explain(self, activations: Activations, row: int) -> Influences | None:
-        """Which training images made one image's prediction, against its runner-up."""
+    def explain(
+        self, activations: Activations, row: int, against: int | None = None
+    ) -> Influences | None:
+        """Which training images made one image's prediction, against its runner-up or a class.
+
+        Only images whose labels are not doubted are among the helpful ones.
+        """
         if self.influence is None or len(self.classes) < 2:
             return None
-        against, target = np.argsort(activations.logits[row])[-2:]
+        runner_up, target = (int(c) for c in np.argsort(activations.logits[row])[-2:])
         return self.influence.explain(
-            activations.features[row], int(target), int(against), INFLUENCES_SHOWN
-        )
+            activations.features[row], target, runner_up if against is None else against,
+            INFLUENCES_SHOWN, self.trusted,
+        )  # fmt: skip
 
     def patch_map(self, pixels: np.ndarray) -> PatchMap | None:
         """Where one image, (channels, S, S) uint8, is unlike anything learned; another pass."""
@@ -308,11 +299,3 @@ class Workspace:
             return None
         explained = (self.explain(activations, row) for row in range(len(activations)))
         return [influences for influences in explained if influences is not None]
-
-
-def load_influence(bank: Bank, path: Path) -> HeadInfluence:
-    """What preparing a workspace stored of the refitted head."""
-    stored = load_file(path)
-    return HeadInfluence.from_inverse(
-        bank, stored["theta"], stored["inverse_hessian"], stored["self_influence"]
-    )

@@ -17,6 +17,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--reviewer", default="me", help="whose decisions to show (default: %(default)s)"
     )
+    parser.add_argument(
+        "--part", choices=("images", "classes", "weak-spots", "groups"), default="images",
+        help="doubtful images; how well each class does; alike calibration images that do badly; "
+        "or groups of training images by what they do to those (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("json", "csv", "parquet"), default="json")
     parser.add_argument("--out", type=Path, help="file to write; standard output without it")
     parser.set_defaults(run=run)
@@ -32,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from app.manifest import WorkspaceError
     from app.records import WRITERS
     from app.triage import Triage
+    from app.weak_spots import class_records, hurting_records, spot_records
     from app.workspace import Workspace
 
     try:
@@ -43,9 +49,17 @@ def run(args: argparse.Namespace) -> int:
     if audit is None:
         print(f"{args.workspace} holds no audit. Prepare it again.", file=sys.stderr)
         return 2
-    rows = np.arange(len(workspace.bank.images)) if args.all else doubtful(audit)
-    marks = Triage.of(workspace.manifest.name, args.reviewer).marks()
-    data = WRITERS[args.format](issue_records(workspace, audit, marks, rows))
+    if args.part == "images":
+        rows = np.arange(len(workspace.bank.images)) if args.all else doubtful(audit)
+        marks = Triage.of(workspace.manifest.name, args.reviewer).marks()
+        records = issue_records(workspace, audit, marks, rows)
+    elif args.part == "classes":
+        records = class_records(workspace)
+    elif args.part == "weak-spots":
+        records = spot_records(workspace)
+    else:
+        records = hurting_records(workspace, audit)
+    data = WRITERS[args.format](records)
     try:
         if args.out is None:
             sys.stdout.buffer.write(data)

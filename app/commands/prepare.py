@@ -44,6 +44,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--odin", action="store_true",
         help="fit ODIN too, which asks for gradients: five passes more for each image it scores",
     )  # fmt: skip
+    parser.add_argument(
+        "--epoch-logits", type=Path,
+        help=".npz of the logits after each epoch, as models.train --log-epochs writes it: "
+        "another witness against wrong labels",
+    )  # fmt: skip
     parser.add_argument("--about", default="", help="one sentence for visitors")
     parser.add_argument("--samples", type=Path, help="folder of images to try")
     parser.set_defaults(run=run)
@@ -109,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         detector=args.detector,
         samples=args.samples,
         unknown=args.unknown,
+        epoch_logits=args.epoch_logits,
         odin=args.odin or args.detector == ODIN.info.name,
     )
     try:

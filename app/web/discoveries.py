@@ -3,8 +3,9 @@
 import numpy as np
 import streamlit as st
 
+from app.inspection import Inspection
 from app.web.job import Batch
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from ood.combination import MEMBERS
 from ood.decision import Rule
 from ood.exchangeability import ALARM, check_exchangeability

@@ -17,9 +17,11 @@ from app.web.inputs import show_inputs
 from app.web.job import Batch
 from app.web.level import choose_rule
 from app.web.map_view import flagged_clusters, show_clusters, show_map
+from app.web.network_list import show_network_list
 from app.web.progress import show_progress
-from app.web.reasons import show_attribution, show_influences, show_neighbours
+from app.web.reasons import show_attribution, show_influences, show_neighbours, why_not
 from app.web.state import session
+from app.web.trust import show_trust
 from app.web.verdict import show_verdict
 from app.web.what_if import show_what_if
 from app.web.why_unknown import show_why_unknown
@@ -58,9 +60,11 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
     show_verdict(workspace, image, inspection, row, decision, rule, numbers=numbers)
     show_why_unknown(workspace, image, inspection, row, decision, rule, numbers=numbers)
     show_neighbours(workspace, inspection, row, decision, numbers=numbers)
-    influences = workspace.explain(inspection.activations, row)
+    influences = why_not(workspace, inspection, row, image)
     show_influences(workspace, inspection, row, influences, numbers=numbers)
+    show_network_list(workspace, image, influences, numbers=numbers)
     show_what_if(workspace, inspection, row, influences, numbers=numbers)
+    show_trust(workspace)
     looked, sits = st.columns([2, 5], gap="medium")
     with sits:
         show_map(workspace, rule, batch, decisions, clusters)

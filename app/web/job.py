@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from app.inspecting import inspect_files
+from app.inspection import Inspection
 from app.uploads import RefusedImage, UploadedImage, count_files, expand
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 
 MICRO_BATCH = 16
 ABANDONED_AFTER_S = 120.0

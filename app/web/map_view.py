@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.web.charts import map_figure
+from app.web.edit_effect import leave_out
 from app.web.job import Batch
 from app.web.pictures import enlarged, gallery
-from app.web.what_if import leave_out
 from app.web.wording import plain
 from app.workspace import Workspace
 from ood.decision import Decision, Rule
@@ -104,7 +104,7 @@ def _show_selection(
             and workspace.refits is not None
             and st.button(f"Leave these {len(learned):,} out and refit")
         ):
-            leave_out(workspace, learned)
+            leave_out(workspace, np.array(learned))
             st.rerun(scope="app")
     if len(shown) < len(learned):
         st.caption(f"Showing {len(shown)} of {len(learned):,} training images.")

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from app.workspace import Workspace
+from models.observed import ObservedSet
 
 _WARM, _COLD = (234, 88, 12), (37, 99, 235)
 _PATCH_VIEW = 0.36  # of the image's side: a cell alone is too small to be recognised
@@ -97,15 +98,18 @@ def boxed(pixels: np.ndarray, cell: Cell, grid: tuple[int, ...], side: int) -> b
 
 
 def gallery(
-    workspace: Workspace, rows: Iterable[int], captions: Sequence[str], side: int = 96
-) -> None:
-    """Training images side by side, each with its caption (Markdown) below."""
+    workspace: Workspace, rows: Iterable[int], captions: Sequence[str], side: int = 96,
+    images: ObservedSet | None = None,
+) -> None:  # fmt: skip
+    """Images side by side, each with its caption (Markdown) below; training images by default."""
+    kind = "training" if images is None else "calibration"
+    images = images or workspace.bank.images
     grid = st.grid("auto", min_column_width=side, gap=("small", "xsmall"))
     for row, caption in zip(rows, captions, strict=True):
-        label = workspace.classes[workspace.bank.images.labels[row]]
+        label = workspace.classes[images.labels[row]]
         with grid.cell():
-            picture = enlarged(workspace.bank.images.thumbnails[row], side)
-            st.image(picture, width=side, alt=f"training image labelled {label}")
+            picture = enlarged(images.thumbnails[row], side)
+            st.image(picture, width=side, alt=f"{kind} image labelled {label}")
             st.caption(caption)
 
 

@@ -3,12 +3,14 @@
 import numpy as np
 import streamlit as st
 
+from app.inspection import Inspection
 from app.records import NEIGHBOURS_SHOWN
 from app.uploads import UploadedImage
 from app.web.pictures import attribution_overlay, gallery
 from app.web.wording import plain
-from app.workspace import Inspection, Workspace
-from explain.influence import Influences
+from app.workspace import Workspace
+from explain.influence import HeadInfluence, Influences
+from explain.kfac import KFACInfluence
 from ood.decision import Decision
 
 OVERLAY_SIDE = 280
@@ -37,6 +39,24 @@ def show_neighbours(
     gallery(workspace, rows, captions)
 
 
+def why_not(
+    workspace: Workspace, inspection: Inspection, row: int, image: UploadedImage
+) -> Influences | None:
+    """Let a person choose the class that the answer is held against; the runner-up at first."""
+    if workspace.influence is None or len(workspace.classes) < 2:
+        return None
+    target, *others = np.argsort(-inspection.activations.logits[row], kind="stable").tolist()
+    against = st.selectbox(
+        f"Why {workspace.classes[target]}, and not ...",
+        others,
+        format_func=workspace.classes.__getitem__,
+        key=f"why-not-{image.sha256}",
+        width=320,
+        help="The likeliest other answer first.",
+    )
+    return workspace.explain(inspection.activations, row, against)
+
+
 def show_influences(
     workspace: Workspace,
     inspection: Inspection,
@@ -48,25 +68,29 @@ def show_influences(
     """The training images that made the answer, and those that spoke against it."""
     if influences is None or workspace.influence is None:
         st.caption(
-            ":material/info: For this model there are no exact influences (its last layer is too "
-            "large, or could not be refitted), so the training images that taught it this answer "
-            "are not shown."
+            ":material/info: For this model there are no influences (its last layer could not be "
+            "refitted), so the training images that taught it this answer are not shown."
         )
         return
     target, against = workspace.classes[influences.target], workspace.classes[influences.against]
-    refitted = workspace.influence.predict(inspection.activations.features[row])
+    features = inspection.activations.features[row]
+    refitted = workspace.influence.predict(features)
     if refitted != influences.target:
         st.caption(
             ":material/info: The refitted last layer, on which influences are exact, would say "
             f"{plain(workspace.classes[refitted])} here: read these two rows with care."
         )
+    how = "predicted for a refit of its last layer"
+    if isinstance(workspace.influence, KFACInfluence):
+        how = "estimated, since its last layer is too large to be refitted"
     columns = st.columns(2, gap="large")
     for column, title, meaning, rows, values in (
         (
             columns[0],
             "These taught it to say so",
             f"Without them it would lean less to {plain(target)} and more to {plain(against)}: "
-            "predicted for a refit of its last layer, each image against its own weight overall.",
+            f"{how}, each image against its own weight overall. Images that are probably labelled "
+            "wrongly are not shown here.",
             influences.helpful,
             influences.helpful_influence,
         ),
@@ -82,18 +106,50 @@ def show_influences(
         with column:
             st.markdown(f"#### {title}")
             st.caption(meaning)
-            labels = [plain(workspace.classes[workspace.bank.images.labels[r]]) for r in rows]
+            captions = [_label(workspace, int(r)) for r in rows]
             if numbers:
-                labels = [f"{n}  \n{v:+.4f}" for n, v in zip(labels, values, strict=True)]
+                if isinstance(workspace.influence, HeadInfluence):  # sizes by a Newton step
+                    values = workspace.influence.removal_effect(
+                        rows, features, influences.target, influences.against
+                    )
+                captions = [f"{n}  \n{v:+.4f}" for n, v in zip(captions, values, strict=True)]
             if len(rows):
-                gallery(workspace, rows, labels)
+                gallery(workspace, rows, captions)
             else:
                 st.caption("None.")
     if numbers:
+        _show_strongest(workspace, features, influences)
         st.caption(
             f"Numbers: predicted change of the margin, logit of {plain(target)} minus logit of "
-            f"{plain(against)}, if that one image were left out and the last layer refitted."
+            f"{plain(against)}, if that one image were left out; {how}."
         )
+
+
+def _show_strongest(workspace: Workspace, features: np.ndarray, influences: Influences) -> None:
+    """By influence alone: for people who debug."""
+    assert workspace.influence is not None  # asked only where there are influences
+    found = workspace.influence.strongest(
+        features, influences.target, influences.against, len(influences.helpful) or 1
+    )
+    st.markdown("#### These moved this decision most, for it")
+    st.caption(
+        "By influence alone, not against each image's own weight overall: for debugging. A few odd "
+        "or wrongly labelled images move very many decisions."
+    )
+    captions = [
+        f"{_label(workspace, int(row))}  \n{value:+.4f}"
+        for row, value in zip(found.helpful, found.helpful_influence, strict=True)
+    ]
+    gallery(workspace, found.helpful, captions)
+
+
+def _label(workspace: Workspace, row: int) -> str:
+    """A training image's label, with a mark where it is probably wrong."""
+    label = plain(workspace.classes[workspace.bank.images.labels[row]])
+    audit = workspace.audit
+    if audit is None or not audit.flagged[row]:
+        return label
+    return f"{label}  \n:orange[others say {plain(workspace.classes[audit.suggested[row]])}]"
 
 
 def show_attribution(workspace: Workspace, image: UploadedImage, decision: Decision) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import streamlit as st
 
 from app.counterfactual import Edit
@@ -25,6 +26,7 @@ class Session:
         steps: counts moves by button or key; part of the table's key, so that it follows.
         edits: of a workspace's training set, by its path: what was tried, the latest last.
         unflippable: features of the image for which no flip set was found last.
+        metadata: of a workspace's calibration images, by its key; see `read_metadata`.
         training_row: of the Bank, shown in detail on the Training set page; -1 for the first.
         training_steps: counts moves there; part of the table's key, so that it follows.
         triage_failed: why a decision could not be written, said once.
@@ -38,6 +40,7 @@ class Session:
     steps: int = 0
     edits: dict[str, list[Edit]] = field(default_factory=dict)
     unflippable: bytes = b""
+    metadata: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     training_row: int = -1
     training_steps: int = 0
     triage_failed: str = ""

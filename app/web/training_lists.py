@@ -1,11 +1,13 @@
 """Ways to look through the training images, each with the doubt that orders them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from app.audit import Audit, reasons
+
+Score = Callable[[Audit], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -15,17 +17,37 @@ class DoubtList:
     Attributes:
         title: for people.
         meaning: one line in plain words.
-        score: the doubt that orders it, the most doubtful first.
         member: (N,) bool, who is in it.
-        column: heading of the doubt.
+        columns: heading to the doubt below it; the first orders the list, the most doubtful first.
     """
 
     title: str
     meaning: str
-    score: Callable[[Audit], np.ndarray]
-    member: Callable[[Audit], np.ndarray]
-    column: str
+    member: Score
+    columns: Mapping[str, Score]
 
+    @property
+    def score(self) -> Score:
+        """The doubt that orders it."""
+        return next(iter(self.columns.values()))
+
+
+_DOUBT: Mapping[str, Score] = {"Doubt": lambda audit: audit.suspicion}
+
+COLUMN_HELP = {
+    "Doubt": "All witnesses together: log odds that the label is wrong, up to a constant.",
+    "Head": "How surely a last layer fitted without the image gives it another label, 0 to 1 "
+    "(normalised margin).",
+    "Neighbours": "Share of its nearest training images that have another label.",
+    "Trees": "Share of decision trees, grown without the image, that give it another label "
+    "(Data-OOB).",
+    "Training": "How far another class led its label while it was learned, in logits, the mean "
+    "over epochs (AUM).",
+    "Harm": "How much less the mistakes on the chosen images would weigh without it.",
+    "Damage": "To a vote of nearest neighbours: its Shapley value, sign turned round.",
+    "Distance": "To its nearest other training image, of features of length one.",
+    "Copy": "The number of its group of copies; -1 for a copy of a calibration image.",
+}
 
 LISTS = {
     "labels": DoubtList(
@@ -33,39 +55,48 @@ LISTS = {
         "A last layer that was fitted without the image gives it another label, and surely so. "
         "Most of these are mistakes; some are only hard. The network itself has seen these labels, "
         "so what it has learned by heart escapes.",
-        lambda audit: audit.suspicion,
         lambda audit: audit.flagged,
-        "Doubt",
+        {
+            **_DOUBT,
+            "Head": lambda audit: audit.margin,
+            "Neighbours": lambda audit: audit.disagreement,
+            "Trees": lambda audit: audit.out_of_bag,
+            "Training": lambda audit: audit.area_under_margin,
+        },
     ),
     "duplicates": DoubtList(
         "Copies",
-        "The very same picture twice or more, pixel by pixel, listed together. Copies with "
+        "The same picture twice or more, exactly or nearly, listed together; and pictures that are "
+        "among the calibration images too, on which it then looks better than it is. Copies with "
         "different labels are certain mistakes.",
-        lambda audit: -audit.duplicates.astype(float),
-        lambda audit: (audit.duplicates >= 0) | audit.leaks,
-        "Copy",
+        lambda audit: (audit.duplicates >= 0) | (audit.leaks >= 0),
+        {"Copy": lambda audit: audit.duplicates.astype(float)},
     ),
     "odd": DoubtList(
         "Odd ones",
         "Far from every other training image: rare kinds, damaged files, things of another class.",
-        lambda audit: audit.isolation,
         lambda audit: reasons(audit)["odd"],
-        "Distance",
+        {"Distance": lambda audit: audit.isolation, **_DOUBT},
     ),
     "harmful": DoubtList(
         "Hurting the classifier",
-        "Without it the last layer would make smaller mistakes on the calibration images, as "
+        "Without it the last layer would make smaller mistakes on the images chosen here, as "
         "influence predicts. Many are right but unusual: look before removing.",
-        lambda audit: audit.harm,
         lambda audit: reasons(audit)["harmful"],
-        "Harm",
+        {"Harm": lambda audit: audit.harm, **_DOUBT},
+    ),
+    "worthless": DoubtList(
+        "Worth least",
+        "A vote of nearest neighbours on the calibration images does better without them. Often "
+        "wrongly labelled, or alike to images of another class.",
+        lambda audit: reasons(audit)["worthless"],
+        {"Damage": lambda audit: audit.worthlessness, **_DOUBT},
     ),
     "all": DoubtList(
         "All",
         "Every training image, those with the most doubtful labels first.",
-        lambda audit: audit.suspicion,
         lambda audit: np.ones(len(audit.margin), bool),
-        "Doubt",
+        _DOUBT,
     ),
 }
 

@@ -10,7 +10,7 @@ from app.audit import Audit, reasons
 from app.triage import Action, Mark, Triage
 from app.web.pictures import data_url, enlarged, gallery
 from app.web.state import session
-from app.web.training_lists import LISTS
+from app.web.training_lists import COLUMN_HELP, LISTS
 from app.web.wording import literal, plain
 from app.workspace import Workspace
 
@@ -23,12 +23,14 @@ _SIGN = {
     Action.REMOVE: "✕ remove",
     Action.UNSURE: "? unsure",
 }
+_FORMATS = {"Harm": "%.1e", "Damage": "%.1e", "Copy": "%d"}
 _REASONS = {
     "label": "probably labelled wrongly",
     "duplicate": "a copy of another",
     "leak": "a calibration image too",
     "odd": "unlike all others",
     "harmful": "hurts the classifier",
+    "worthless": "worth less than nothing to its neighbours",
 }
 
 
@@ -78,10 +80,11 @@ def _show_table(
             "Image": [data_url(images.thumbnails[row]) for row in rows],
             "Label": [classes[images.labels[row]] for row in rows],
             "Others say": [classes[s] if s >= 0 else "" for s in suggested],
-            LISTS[name].column: LISTS[name].score(audit)[rows],
+            **{heading: score(audit)[rows] for heading, score in LISTS[name].columns.items()},
             "Decision": [said(marks.get(images.sha256(int(row)))) for row in rows],
         }
     )
+    table = table.dropna(axis=1, how="all")  # no epochs were logged
     key = f"training-{name}-{len(rows)}-{session().training_steps}"
     st.dataframe(
         table,
@@ -94,7 +97,12 @@ def _show_table(
         selection_default={"selection": {"cells": [(rows.tolist().index(selected), "Label")]}},
         column_config={
             "Image": st.column_config.ImageColumn(width="small"),
-            LISTS[name].column: st.column_config.NumberColumn(format="compact"),
+            **{
+                heading: st.column_config.NumberColumn(
+                    format=_FORMATS.get(heading, "%.2f"), help=COLUMN_HELP[heading]
+                )
+                for heading in LISTS[name].columns
+            },
         },
         alt="Training images, the most doubtful first",
     )
@@ -132,11 +140,26 @@ def _show_image(
         if mark := marks.get(sha256):
             st.markdown(f"Decided: **{plain(said(mark))}**")
     _show_buttons(workspace, triage, marks, row, rows, suggested)
+    _show_copies(workspace, audit, row)
     others = workspace.bank.locate_own(np.array([row])).neighbours
     assert others is not None  # locate_own has just set them
     nearest = others.rows[0, :NEAREST_SHOWN]
     st.caption("Most alike to the model, among the other training images:")
     gallery(workspace, nearest, [plain(classes[images.labels[r]]) for r in nearest], side=64)
+
+
+def _show_copies(workspace: Workspace, audit: Audit, row: int) -> None:
+    """The same picture elsewhere."""
+    images, classes = workspace.bank.images, workspace.classes
+    if audit.duplicates[row] >= 0:
+        copies = np.setdiff1d(np.flatnonzero(audit.duplicates == audit.duplicates[row]), [row])
+        st.caption("The same picture, or nearly, among the training images:")
+        names = [plain(classes[images.labels[copy]]) for copy in copies]
+        gallery(workspace, copies[:NEAREST_SHOWN], names[:NEAREST_SHOWN], side=64)
+    if (leak := int(audit.leaks[row])) >= 0:
+        st.caption("The same picture, or nearly, is a calibration image:")
+        held_out = workspace.calibration.images
+        gallery(workspace, [leak], [plain(classes[held_out.labels[leak]])], 64, held_out)
 
 
 def _show_buttons(

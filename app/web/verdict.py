@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from app.inspection import Inspection
 from app.uploads import UploadedImage
 from app.web.charts import score_histogram
 from app.web.pictures import enlarged
@@ -15,7 +16,7 @@ from app.web.wording import (
     plain,
     verdict_sentence,
 )
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from ood.decision import Decision, Rule, decide
 
 PICTURE_SIDE = 280

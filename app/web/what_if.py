@@ -5,14 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from app.counterfactual import Edit, Outcome, Refitted, outcome, refit
+from app.counterfactual import Edit, Outcome, Refitted, outcome
+from app.inspection import Inspection
+from app.web.edit_effect import (
+    change,
+    current_edit,
+    leave_out,
+    refitted_without,
+    show_slice_effects,
+    undo,
+)
 from app.web.pictures import gallery
 from app.web.state import session
 from app.web.wording import plain
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from explain.flips import LARGEST_FLIP, FlipSet, flip_set
 from explain.head import RefitDidNotConverge
-from explain.influence import Influences
+from explain.influence import HeadInfluence, Influences
 
 _SHOWN = 12
 
@@ -26,7 +35,13 @@ def show_what_if(
     numbers: bool,
 ) -> None:
     """Leave training images out and see what the answer becomes."""
-    if influences is None or workspace.refits is None:
+    if influences is None:
+        return
+    if workspace.refits is None:
+        st.caption(
+            ":material/info: The last layer of this model is too large to be refitted, so what it "
+            "would say without some training images cannot be shown."
+        )
         return
     st.markdown("#### What if it had not learned from them?")
     st.caption(
@@ -39,7 +54,7 @@ def show_what_if(
     if not edit:
         return
     try:
-        refitted = _refitted(workspace.key, edit, workspace)
+        refitted = refitted_without(workspace.key, edit, workspace)
     except RefitDidNotConverge as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -48,16 +63,6 @@ def show_what_if(
     _show_edit(workspace, edit, numbers=numbers)
     if numbers:
         _show_numbers(workspace, refitted, found)
-
-
-def current_edit(workspace: Workspace) -> Edit:
-    """What this person has left out of this workspace."""
-    return session().edits.get(workspace.key, [Edit()])[-1]
-
-
-def leave_out(workspace: Workspace, rows: Sequence[int] | np.ndarray) -> None:
-    """Leave more training images out."""
-    _change(workspace, current_edit(workspace).without(np.asarray(rows)))
 
 
 def outcome_sentence(classes: Sequence[str], edit: Edit, found: Outcome) -> str:
@@ -106,7 +111,7 @@ def _show_choices(
             "until the smallest number is found without which it is another.",
         )
         if current_edit(workspace):
-            st.button("Undo", icon=":material/undo:", on_click=_undo, args=(workspace,))
+            st.button("Undo", icon=":material/undo:", on_click=undo, args=(workspace,))
     if numbers:
         _show_class_and_label(workspace, influences)
     if find:
@@ -120,13 +125,13 @@ def _show_choices(
 
 
 def _find_flip(workspace: Workspace, features: np.ndarray) -> None:
-    assert workspace.influence is not None and workspace.refits is not None
+    assert isinstance(workspace.influence, HeadInfluence) and workspace.refits is not None
     with st.spinner("Refitting without more and more of them ..."):
         found: FlipSet | None = flip_set(workspace.influence, workspace.refits, features)
     if found is None:
         session().unflippable = features.tobytes()
     else:
-        _change(workspace, Edit(removed=tuple(found.rows.tolist())))
+        change(workspace, Edit(removed=tuple(found.rows.tolist())))
     st.rerun()
 
 
@@ -193,46 +198,18 @@ def _show_edit(workspace: Workspace, edit: Edit, *, numbers: bool) -> None:
 
 def _show_numbers(workspace: Workspace, refitted: Refitted, found: Outcome) -> None:
     before, against = int(found.before.argmax()), found.against
-    assert workspace.refits is not None
     names = workspace.classes
-    labels = np.asarray(workspace.calibration.images.labels)
-    was = _refitted(workspace.key, Edit(), workspace).right
-    changes = [
-        (refitted.right[labels == c].mean() - was[labels == c].mean(), name)
-        for c, name in enumerate(names)
-        if (labels == c).any()
-    ]
-    worst = max(changes, key=lambda change: abs(change[0]))
     st.caption(
         f"Numbers: margin of {plain(names[before])} over {plain(names[against])} "
         f"{found.margin:+.3f}; influence predicted a change of {found.predicted:+.3f}, the refit "
-        f"gave {found.change:+.3f}. Accuracy of the refitted layer on "
-        f"{len(labels):,} calibration images {was.mean():.2%} before, "
-        f"{refitted.right.mean():.2%} after; it changes most for {plain(worst[1])}, by "
-        f"{100 * worst[0]:+.1f} points."
+        f"gave {found.change:+.3f}. What it does to the calibration images:"
     )
-
-
-def _change(workspace: Workspace, edit: Edit) -> None:
-    history = session().edits.setdefault(workspace.key, [Edit()])
-    if edit != history[-1]:
-        history.append(edit)
+    show_slice_effects(workspace, refitted)
 
 
 def _relabel(workspace: Workspace, row: int, label: int) -> None:
-    _change(workspace, current_edit(workspace).relabel(row, label))
-
-
-def _undo(workspace: Workspace) -> None:
-    history = session().edits.get(workspace.key, [])
-    if len(history) > 1:
-        history.pop()
+    change(workspace, current_edit(workspace).relabel(row, label))
 
 
 def _percent(share: float) -> str:
     return "over 99.9%" if share > 0.999 else f"{share:.1%}"
-
-
-@st.cache_data(max_entries=256, show_spinner="Refitting ...")
-def _refitted(path: str, edit: Edit, _workspace: Workspace) -> Refitted:
-    return refit(_workspace, edit)

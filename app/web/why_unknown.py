@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
+from app.inspection import Inspection
 from app.uploads import UploadedImage
 from app.web.why_parts import show_distance, show_evidence, show_layers, show_nearest
 from app.web.why_patches import show_patches
-from app.workspace import Inspection, Workspace
+from app.workspace import Workspace
 from models.activations import Activations
 from ood.decision import Decision, Rule, Verdict
 from ood.detectors import KNN, LayeredMahalanobis, Mahalanobis, ViM

@@ -21,6 +21,7 @@ import app.prepare
 from app.__main__ import main
 from app.manifest import Manifest, WorkspaceError
 from app.workspace import Workspace
+from explain.kfac import KFACInfluence
 from models.architectures import decomposed_resnet
 from models.classifier import Classifier
 from models.images import pixel_digest
@@ -327,13 +328,13 @@ def test_the_head_says_which_detectors_it_allows(
     assert first.detector == "godin" and "vim" not in workspace.panel.infos
 
 
-def test_a_large_head_goes_without_influences(
+def test_a_large_head_has_influences_and_no_refits(
     folders, tiny_weights, tmp_path, monkeypatch, test_png
 ):
     monkeypatch.setattr(app.fitting, "LARGEST_HEAD", 100)
     assert main(prepare_arguments(folders, tiny_weights, tmp_path / "w")) == 0
     workspace = Workspace.open(tmp_path / "w")
-    assert workspace.influence is None
+    assert isinstance(workspace.influence, KFACInfluence) and workspace.refits is None
     (tmp_path / "a.png").write_bytes(test_png("Coat"))
     out = tmp_path / "out.json"
     assert (
@@ -349,7 +350,7 @@ def test_a_large_head_goes_without_influences(
         )
         == 0
     )
-    assert json.loads(out.read_text())["influences"] is None
+    assert json.loads(out.read_text())["influences"]["helpful"]
 
 
 def test_a_torchvision_network_on_photographs(tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_groups_are_weighed_and_refitted(training):
 
 def test_classes_are_listed_the_worst_first(training, demo):
     training.run()
-    view(training, "Classes")
+    view(training, "Classes and weak spots")
     table = training.dataframe[0].value
     assert table["Accuracy"].is_monotonic_increasing and table["Class"].iloc[0] == "Shirt"
     assert table["Training images"].sum() == len(demo.bank.images)
@@ -110,7 +110,7 @@ def test_classes_are_listed_the_worst_first(training, demo):
 def test_reasons_hold_for_the_images_they_name(demo):
     audit, labels = demo.audit, np.asarray(demo.bank.images.labels)
     found = reasons(audit)
-    assert set(found) == {"label", "duplicate", "leak", "odd", "harmful"}
+    assert set(found) == {"label", "duplicate", "leak", "odd", "harmful", "worthless"}
     assert 0.005 < found["odd"].mean() <= 0.01 and found["label"].mean() < 0.1
     assert (audit.suggested[found["label"]] != labels[found["label"]]).all()
     assert np.isfinite(audit.harm).all() and np.abs(audit.margin).max() <= 1
@@ -159,3 +159,105 @@ def test_the_command_lists_what_is_doubtful(demo, tmp_path):
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(records) == len(doubtful(demo.audit)) and all(r["reasons"] for r in records)
     assert main(["audit", "--workspace", str(tmp_path / "nothing")]) == 2
+
+
+def test_every_witness_has_its_own_column(training, demo):
+    training.run()
+    table = training.dataframe[0].value
+    assert list(table.columns[3:-1]) == ["Doubt", "Head", "Neighbours", "Trees"]  # none logged
+    row = ordered(demo.audit, "labels", np.asarray(demo.bank.images.labels), None)[7]
+    assert table["Trees"].iloc[7] == pytest.approx(demo.audit.out_of_bag[row])
+
+
+def test_harm_is_asked_about_a_slice(training, demo):
+    training.run()
+    view(training, "Hurting the classifier")
+    overall = training.dataframe[0].value["Harm"]
+    training.selectbox(key="slice").select("Shirt").run()
+    assert not training.exception
+    on_shirts = training.dataframe[0].value["Harm"]
+    assert on_shirts.is_monotonic_decreasing and on_shirts.iloc[0] > overall.iloc[0]
+
+
+def test_a_list_is_left_out_in_truth_and_taken_back(training):
+    training.run()
+    view(training, "Odd ones")
+    count = int(next(b.label for b in training.button if b.key == "try-without").split()[-1])
+    training.button(key="try-without").click().run()
+    assert f"Tried: {count} left out" in texts(training)
+    table = training.dataframe[1].value.set_index("On")
+    assert {"All calibration images", "Shirt", "Those it gets wrong"} < set(table.index)
+    predicted, actual = table["Loss: predicted"], table["Loss: actual"]
+    assert np.corrcoef(predicted[1:9], actual[1:9])[0, 1] > 0.5 and (actual != 0).any()
+    training.button(key="undo-edit").click().run()
+    assert "Tried:" not in texts(training) and len(training.dataframe) == 1
+
+
+def test_copies_and_leaks_show_the_other_picture(training, demo):
+    training.run()
+    view(training, "Copies")
+    assert "The same picture, or nearly, among the training images" in texts(training)
+    leaks = np.flatnonzero(demo.audit.leaks >= 0)
+    assert 0 < len(leaks) < 20 and (demo.audit.duplicates >= 0).sum() < 200
+
+
+def test_weak_spots_and_single_images_are_shown(training, demo):
+    training.run()
+    view(training, "Classes and weak spots")
+    said = texts(training)
+    assert "in 96 groups that are alike" in said
+    found = int((demo.single_flips.by >= 0).sum())
+    assert f"For {found} of 4,000 calibration images" in said and found > 0
+    assert said.count("Without the right one the left one would be") == min(found, 8)
+    shares = training.dataframe[0].value.set_index("Class")["Decided by one image"]
+    assert 0 < shares.max() < 0.05
+
+
+def test_the_visitors_own_groups_are_compared(training, demo):
+    images = demo.calibration.images
+    half = [f"{images.name(row)},{'left' if row % 2 else 'right'}" for row in range(len(images))]
+    training.run()
+    view(training, "Classes and weak spots")
+    table = "\n".join(["file,side", *half]).encode()
+    training.file_uploader(key="metadata").upload("mine.csv", table)
+    training.run()
+    assert not training.exception
+    table = training.dataframe[1].value
+    assert sorted(table["side"]) == ["left", "right"]
+    assert table["Calibration images"].sum() == 4_000 and (table["Note"] == "").all()
+    view(training, "Hurting the classifier")
+    assert "side: left" in training.selectbox(key="slice").options
+
+
+def test_a_table_that_is_none_is_refused_and_nothing_is_lost(training):
+    training.run()
+    view(training, "Classes and weak spots")
+    training.file_uploader(key="metadata").upload("mine.csv", b"name,who\na,b\n")
+    training.run()
+    assert "No column is called file" in texts(training) and not training.exception
+
+
+def test_the_map_opens_with_nothing_picked(training):
+    training.run()
+    view(training, "From the map")
+    assert not training.exception and "Draw around some" in texts(training)
+    assert not training.dataframe
+
+
+def test_the_command_tells_of_classes_weak_spots_and_groups(demo, tmp_path):
+    def told(part):
+        out = tmp_path / f"{part}.json"
+        assert main(["audit", "--part", part, "--format", "json", "--out", str(out)]) == 0
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    classes = told("classes")
+    assert [record["class"] for record in classes] == list(demo.classes)
+    assert sum(record["images"] for record in classes) == 4_000
+    assert {record["class"] for record in classes if record["worse"]} == {"Shirt", "T-shirt"}
+    spots = told("weak-spots")
+    assert spots and all(len(spot["files"]) == spot["images"] >= 10 for spot in spots)
+    assert [s["accuracy"] for s in spots] == sorted(s["accuracy"] for s in spots)
+    groups = told("groups")
+    assert sum(group["images"] for group in groups) == len(demo.bank.images)
+    losses = [group["predicted_loss_without"] for group in groups]
+    assert losses == sorted(losses) and losses[0] < 0

@@ -338,9 +338,11 @@ def main() -> None:
     """Measure and print."""
     parts = {"peers": peers, "million": million, "classes": classes}
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
+    parser.add_argument("parts", nargs="*", default=list(parts), metavar="part")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(parts):
+        parser.error(f"no part {', '.join(unknown)}; choose of {', '.join(parts)}")
     KEPT.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.threads} thread(s)\n")

@@ -50,3 +50,26 @@ def test_twenty_images_are_decided_by_keyboard_taken_away_and_still_there_after_
     page.reload()
     expect(page.get_by_text("20 decided")).to_be_visible(timeout=SLOW)
     page.close()
+
+
+def test_images_drawn_around_on_the_map_are_listed_and_left_out(browser, url):
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.set_default_timeout(SLOW)
+    page.goto(f"{url}/training?view=From+the+map&reviewer=test-map-{os.getpid()}")
+    expect(page.get_by_text("Draw around some to look through them")).to_be_visible(timeout=SLOW)
+    settled(page)
+    area = page.locator(".nsewdrag").first.bounding_box()
+    left, top = area["x"] + 0.3 * area["width"], area["y"] + 0.05 * area["height"]
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((0.5, 0.05), (0.5, 0.6), (0.3, 0.6)):
+        page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"], steps=8)
+    page.mouse.up()
+    expect(page.get_by_text(re.compile(r"[\d,]+ images, 0 decided"))).to_be_visible(timeout=SLOW)
+    settled(page)
+    page.get_by_role("button", name="Try without these").click()
+    expect(page.get_by_text(re.compile(r"^Tried: [\d,]+ left out"))).to_be_visible(timeout=SLOW)
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(2)
+    page.get_by_role("button", name="Undo", exact=True).last.click()
+    expect(page.get_by_text("Tried:")).to_have_count(0)
+    page.close()

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.audit import doubtful, reasons
 from app.auditing import make_audit
@@ -10,9 +13,18 @@ from explain.label_issues import normalised_margin, self_confidence
 from explain.subgroups import rare_classes, wilson_interval
 from models.activations import Head
 from models.bank import Bank, CalibrationSet, normalise_rows
+from models.images import thumbnail_webp
+from models.observed import Blobs
 from tests.unit.test_bank import observed
 
 WRONG = np.arange(0, 300, 30)
+
+
+def pictured(images):
+    """With pictures of noise, none like another."""
+    pictures = np.random.default_rng(len(images)).integers(0, 256, (len(images), 9, 9), np.uint8)
+    made = [thumbnail_webp(Image.fromarray(picture), 9) for picture in pictures]
+    return replace(images, thumbnails=Blobs.pack(made))
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +40,10 @@ def world():
     ids = rng.integers(0, 256, (300, 32), np.uint8)
     ids[17] = ids[5]
     head = Head(np.zeros((3, 8), np.float32), np.zeros(3, np.float32))
-    bank = Bank(observed(features, labels=given, ids=ids), head)
+    bank = Bank(pictured(observed(features, labels=given, ids=ids)), head)
     held = np.repeat(np.arange(3), 40)
     calibration = observed(middle[held] + rng.normal(size=(120, 8)), labels=held, seed=1)
-    return bank, CalibrationSet(calibration, bank), labels
+    return bank, CalibrationSet(pictured(calibration), bank), labels
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +60,7 @@ def test_wrong_labels_are_found_and_the_right_ones_suggested(world, audit):
     np.testing.assert_array_equal(audit.suggested[WRONG], world[2][WRONG])
     assert audit.margin[WRONG].min() > 0.5 and audit.disagreement[WRONG].min() > 0.5
     assert audit.worthlessness[WRONG].mean() > np.median(audit.worthlessness)
+    assert audit.out_of_bag[WRONG].min() > 0.5 > np.median(audit.out_of_bag)
     assert audit.harm[WRONG].mean() > 0 > np.median(np.delete(audit.harm, WRONG))
 
 
@@ -55,13 +68,21 @@ def test_copies_and_strangers_are_found(audit):
     assert audit.duplicates[5] == audit.duplicates[17] == 0
     assert (audit.duplicates >= 0).sum() == 2
     assert audit.isolation.argmax() == 299 and reasons(audit)["odd"][299]
-    assert not audit.leaks.any()
+    assert (audit.leaks == -1).all() and np.isnan(audit.area_under_margin).all()
     assert set(doubtful(audit)) >= {5, 17, 299, *np.flatnonzero(audit.flagged)}
 
 
 def test_without_influences_there_is_no_harm(world):
     bank, calibration, _ = world
     assert not make_audit(bank, calibration, None).harm.any()
+
+
+def test_logged_epochs_are_another_witness(world):
+    bank, calibration, labels = world
+    logits = np.stack([np.eye(3)[labels] * epoch for epoch in (1, 3)])
+    found = make_audit(bank, calibration, None, logits).area_under_margin
+    np.testing.assert_allclose(found[WRONG], 2)
+    np.testing.assert_allclose(np.delete(found, WRONG), -2)
 
 
 def test_folds_are_even_and_probabilities_out_of_sample(world):
