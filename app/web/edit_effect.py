@@ -68,8 +68,8 @@ def show_slice_effects(workspace: Workspace, refitted: Refitted) -> None:
             for name, form in (
                 ("Accuracy before", "percent"),
                 ("Accuracy after", "percent"),
-                ("Loss: predicted", "%+.4f"),
-                ("Loss: actual", "%+.4f"),
+                ("Loss: predicted", "%+.5f"),
+                ("Loss: actual", "%+.5f"),
             )
         },
         alt="Effect on each part of the calibration images",

@@ -134,6 +134,12 @@ def _show_single_flips(workspace: Workspace) -> None:
         return
     found = np.flatnonzero(flips.by >= 0)
     st.markdown("#### Decided by one image")
+    if not len(found):
+        st.caption(
+            f"None was found: leaving out any single training image seems to change no answer of "
+            f"the refitted last layer to {len(flips.asked):,} calibration images."
+        )
+        return
     st.caption(
         f"For {len(found):,} of {len(flips.asked):,} calibration images the answer of the refitted "
         "last layer changes when one certain training image is left out: that is luck, not "

@@ -20,7 +20,10 @@ from app.corrections import (
 )
 from app.counterfactual import Edit
 from app.triage import Action, Mark, Triage
+from app.weak_spots import spot_records
 from app.web.training_lists import LISTS, ordered
+from app.workspace import Workspace
+from explain.unfairness import SingleFlips
 from tests.app.screens import texts
 
 
@@ -201,16 +204,30 @@ def test_copies_and_leaks_show_the_other_picture(training, demo):
     assert 0 < len(leaks) < 20 and (demo.audit.duplicates >= 0).sum() < 200
 
 
-def test_weak_spots_and_single_images_are_shown(training, demo):
+def test_weak_spots_are_shown_and_no_single_image_decides(training, demo):
     training.run()
     view(training, "Classes and weak spots")
     said = texts(training)
     assert "in 96 groups that are alike" in said
-    found = int((demo.single_flips.by >= 0).sum())
-    assert f"For {found} of 4,000 calibration images" in said and found > 0
-    assert said.count("Without the right one the left one would be") == min(found, 8)
+    spots = spot_records(demo)
+    assert f"**{spots[0]['accuracy']:.0%} right** of {spots[0]['images']} images" in said
+    assert (demo.single_flips.by == -1).all() and "None was found" in said
+
+
+def test_images_that_one_image_decides_are_shown_with_it(training, demo, monkeypatch):
+    flips = SingleFlips(np.arange(100), np.full(100, -1), np.zeros(100, int))
+    flips.by[[3, 40]], flips.after[[3, 40]] = [7, 9], [1, 2]
+    monkeypatch.setattr(Workspace, "single_flips", property(lambda workspace: flips))
+    training.run()
+    view(training, "Classes and weak spots")
+    said = texts(training)
+    assert "For 2 of 100 calibration images" in said
+    assert said.count("Without the right one the left one would be") == 2
     shares = training.dataframe[0].value.set_index("Class")["Decided by one image"]
-    assert 0 < shares.max() < 0.05
+    labels = np.asarray(demo.calibration.images.labels)[:100]
+    name = demo.classes[labels[3]]
+    expected = np.isin(np.flatnonzero(labels == labels[3]), [3, 40]).mean()
+    assert shares[name] == pytest.approx(expected)
 
 
 def test_the_visitors_own_groups_are_compared(training, demo):
