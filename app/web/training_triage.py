@@ -80,8 +80,8 @@ def _show_table(
             "Image": [data_url(images.thumbnails[row]) for row in rows],
             "Label": [classes[images.labels[row]] for row in rows],
             "Others say": [classes[s] if s >= 0 else "" for s in suggested],
-            **{heading: score(audit)[rows] for heading, score in LISTS[name].columns.items()},
             "Decision": [said(marks.get(images.sha256(int(row)))) for row in rows],
+            **{heading: score(audit)[rows] for heading, score in LISTS[name].columns.items()},
         }
     )
     table = table.dropna(axis=1, how="all")  # no epochs were logged

@@ -167,7 +167,7 @@ def test_the_command_lists_what_is_doubtful(demo, tmp_path):
 def test_every_witness_has_its_own_column(training, demo):
     training.run()
     table = training.dataframe[0].value
-    assert list(table.columns[3:-1]) == ["Doubt", "Head", "Neighbours", "Trees"]  # none logged
+    assert list(table.columns[4:]) == ["Doubt", "Head", "Neighbours", "Trees"]  # none logged
     row = ordered(demo.audit, "labels", np.asarray(demo.bank.images.labels), None)[7]
     assert table["Trees"].iloc[7] == pytest.approx(demo.audit.out_of_bag[row])
 

@@ -16,9 +16,9 @@ of the labels wrong; a linear discriminant as last layer.
 """
 
 import argparse
-import re
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +126,10 @@ def milliseconds(ask: Callable, asked: list) -> float:
     return 1e3 * float(np.median(times[1:]))
 
 
-def anonymous_megabytes() -> float:
-    """Memory of this process that is not a mapped file's."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found.group(1)) / 1024 if found else float("nan")
+def megabytes_beside_features(influence: HeadInfluence) -> float:
+    """Of everything that a query reads, but the features."""
+    kept = [getattr(influence, field.name) for field in fields(influence) if field.name != "stored"]
+    return sum(array.nbytes for array in (*kept, *influence._foremost)) / 2**20
 
 
 def agreement(influence: HeadInfluence | KFACInfluence, asked: list[Query], own: np.ndarray) -> str:
@@ -245,11 +244,10 @@ def million() -> None:
         "million",
         lambda: {"own": HeadInfluence.from_inverse(bank, theta, fitted["inverse"]).self_influence},
     )["own"]
-    before = anonymous_megabytes()
     influence = HeadInfluence.from_inverse(bank, theta, np.array(fitted["inverse"]), np.array(own))
     asked = queries(data["test"], theta, 20)
     report("1,000,000 x 512 x 10", ours(influence, asked))
-    more = anonymous_megabytes() - before
+    more = megabytes_beside_features(influence)
     print(
         f"memory beside the features' own {features.nbytes / 2**20:,.0f} MB: {more:,.0f} MB, "
         f"{1 + more * 2**20 / features.nbytes:.2f} times them together"
