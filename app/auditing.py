@@ -64,13 +64,20 @@ def make_audit(
         out_of_bag=1 - np.nan_to_num(outside.values, nan=1).astype(np.float32),
         harm=harm,
         worthlessness=-value.astype(np.float32),
-        isolation=neighbours.distances[:, 0].astype(np.float32),
+        isolation=_nearest_other(neighbours),
         suggested=issues.suggested,
         flagged=issues.flagged,
         duplicates=copies.groups,
         leaks=leaks,
         groups=group_alike(features, labels),
     )
+
+
+def _nearest_other(neighbours: Neighbours) -> np.ndarray:
+    """(N,) float32; 0 for an image without another. In small sets an image is its own neighbour."""
+    own = neighbours.rows == np.arange(len(neighbours.rows))[:, None]
+    nearest = np.where(own, np.inf, neighbours.distances).min(axis=1)
+    return np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)
 
 
 def _all_neighbours(bank: Bank) -> Neighbours:

@@ -42,10 +42,10 @@ class Preview:
 
 def edit_of(workspace: Workspace, marks: Mapping[str, Mark]) -> Edit:
     """The removals and relabellings among a person's decisions; others change nothing."""
-    rows, names = workspace.rows_by_sha256, workspace.classes
+    rows, names = workspace.rows_by_id, workspace.classes
     removed, relabelled = [], []
-    for sha256, mark in marks.items():
-        row = rows.get(sha256)
+    for known_by, mark in marks.items():
+        row = rows.get(known_by)
         if row is None:
             continue  # of another version of the training set
         if mark.action is Action.REMOVE:
@@ -87,12 +87,12 @@ def issue_records(
     why = reasons(audit)
     records = []
     for row in rows:
-        sha256 = images.sha256(int(row))
-        mark = marks.get(sha256)
+        known_by = workspace.training_ids[row]
+        mark = marks.get(known_by)
         suggested = int(audit.suggested[row])
         records.append(
             {
-                "id": sha256,
+                "id": known_by,
                 "file": images.name(int(row)),
                 "label": classes[images.labels[row]],
                 "suggested": classes[suggested] if suggested >= 0 else None,
@@ -102,7 +102,7 @@ def issue_records(
                 "disagreement": float(audit.disagreement[row]),
                 "area_under_margin": _number(audit.area_under_margin[row]),
                 "out_of_bag": float(audit.out_of_bag[row]),
-                "harm": float(audit.harm[row]),
+                "harm": float(audit.harm[row]) if workspace.refits is not None else None,
                 "worthlessness": float(audit.worthlessness[row]),
                 "isolation": float(audit.isolation[row]),
                 "duplicates": int(audit.duplicates[row]),
@@ -126,7 +126,7 @@ def cleaned_manifest(workspace: Workspace, marks: Mapping[str, Mark]) -> bytes:
     for row in range(len(images)):
         if row not in gone:
             label = classes[moved.get(row, int(images.labels[row]))]
-            cells = images.name(row), label, images.sha256(row)
+            cells = images.name(row), label, workspace.training_ids[row]
             writer.writerow([spreadsheet_safe(cell) for cell in cells])
     return buffer.getvalue().encode()
 

@@ -1,6 +1,7 @@
 """Logits that were logged while the classifier was trained, epoch by epoch."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -8,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from app.manifest import WorkspaceError
-from models.observed import ObservedSet
+from models.observed import ObservedSet, stored_name
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,19 @@ class EpochLogits:
             raise WorkspaceError(f"Some logits in {path} are NaN or infinite.")
         return cls(names, logits)
 
-    def of(self, images: ObservedSet) -> np.ndarray:
-        """(E, N, C), in the order of N training images.
+    def rows_of(self, names: Sequence[str]) -> list[int]:
+        """Where each of N images is among those logged.
 
         Raises:
             WorkspaceError: when one was not logged.
         """
-        places = {str(name): place for place, name in enumerate(self.names)}
-        names = [images.name(row) for row in range(len(images))]
-        if missing := [name for name in names if name not in places]:
+        rows = {stored_name(str(name)): row for row, name in enumerate(self.names)}
+        if missing := [name for name in names if name not in rows]:
             raise WorkspaceError(
                 f"For {len(missing)} training images no logits were logged, such as {missing[0]}."
             )
-        return self.logits[:, [places[name] for name in names]]
+        return [rows[name] for name in names]
+
+    def of(self, images: ObservedSet) -> np.ndarray:
+        """(E, N, C), in the order of N training images."""
+        return self.logits[:, self.rows_of([images.name(row) for row in range(len(images))])]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,21 +12,10 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from app.audit import AUDIT_FILE
-from app.auditing import make_audit
-from app.epochs import EpochLogits
 from app.files import write_whole
-from app.influences import FACTORS_FILE, INFLUENCE_FILE, load_influence
 from app.observing import once
 from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
-from app.workspace import SINGLE_FLIPS_FILE
-from explain.head import RefitDidNotConverge, RefittedHead, refit_like
-from explain.influence import LARGEST_HEAD, HeadInfluence
-from explain.kfac import KFACFactors
 from explain.map import fit_map, place
-from explain.refits import HeadRefits
-from explain.trust import Fidelity, leave_one_out_check
-from explain.unfairness import single_flips
 from models.bank import Bank, CalibrationSet, TuningSet
 from models.classifier import Classifier, NoStages
 from models.imagesets import ImageFolder
@@ -41,8 +30,6 @@ from ood.store import load_fitted, save_fitted
 OWN_SAMPLE = 2_000
 PATCH_IMAGES = 2_000
 _PATCHES_AT_ONCE = 256
-CHECKED_ON = 50
-ASKED_FOR_FLIPS = 5_000
 _READ_AT_ONCE = 1_024
 
 
@@ -182,98 +169,6 @@ def fit_patches(on: Materials) -> None:
         once(on.build / "patches.safetensors", write, lambda path: None)
     except NoStages as error:
         tqdm.write(f"{error} This workspace will not show where an image is odd.")
-
-
-def fit_influence(on: Materials) -> dict[str, float] | None:
-    """Refit the head, invert its Hessian, check both; None when the head is too large for that.
-
-    Of one that is too large, the curvature is kept as EK-FAC takes it.
-    """
-    build, bank, summary = on.build, on.bank, on.build / "refit.json"
-    activations = bank.images.activations
-    size = bank.head.weight.size + bank.head.bias.size
-    if size > LARGEST_HEAD:
-        tqdm.write(
-            f"The head has {size:,} weights, more than the {LARGEST_HEAD:,} whose Hessian is "
-            "inverted exactly: influences are approximate (EK-FAC), and nothing can be refitted."
-        )
-        _fit_factors(on)
-        summary.write_text("null")
-    elif not summary.exists():
-        tqdm.write("refit the head and invert its Hessian")
-        try:
-            head, agreement = refit_like(
-                np.asarray(activations.features), np.asarray(bank.images.labels),
-                np.asarray(activations.logits),
-            )  # fmt: skip
-            influence = HeadInfluence.fit(bank, head)
-        except (RefitDidNotConverge, np.linalg.LinAlgError) as error:
-            tqdm.write(f"{error} This workspace will show no influences.")
-            summary.write_text("null")
-            return None
-        save_file(
-            {
-                "theta": head.theta,
-                "inverse_hessian": influence.inverse_hessian,
-                "self_influence": influence.self_influence,
-            },
-            build / INFLUENCE_FILE,
-        )
-        facts = {"l2": head.l2, "gradient_norm": head.gradient_norm, "agreement": agreement}
-        tqdm.write("leave out single images, in truth")
-        held_out = on.calibration.images.activations.features
-        check = leave_one_out_check(
-            influence,
-            HeadRefits.of(bank, head, influence.inverse_hessian),
-            np.asarray(held_out[evenly(len(held_out), CHECKED_ON)]),
-        )
-        facts |= asdict(Fidelity.of(check.influence, check.actual))
-        newton = asdict(Fidelity.of(check.newton, check.actual))
-        facts |= {f"newton_{name}": value for name, value in newton.items()}
-        write_whole(summary, json.dumps(facts).encode())
-    refit: dict[str, float] | None = json.loads(summary.read_text())
-    return refit
-
-
-def _fit_factors(on: Materials) -> None:
-    """Curvature of a large head as it is."""
-
-    def write(path: Path) -> None:
-        save_fitted(KFACFactors.fit(on.bank), path)
-
-    try:
-        once(on.build / FACTORS_FILE, write, lambda path: None)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        tqdm.write(f"{error} This workspace will show no influences.")
-
-
-def fit_audit(on: Materials, epochs: EpochLogits | None) -> None:
-    """Look for what is doubtful about the training images."""
-
-    def write(path: Path) -> None:
-        stored = on.build / INFLUENCE_FILE
-        influence = load_influence(on.bank, stored) if stored.exists() else None
-        logged = None if epochs is None else epochs.of(on.bank.images)
-        save_fitted(make_audit(on.bank, on.calibration, influence, logged), path)
-
-    once(on.build / AUDIT_FILE, write, lambda path: None)
-
-
-def fit_single_flips(on: Materials, refit: dict[str, float] | None) -> None:
-    """Look for calibration images that one training image decides."""
-    if refit is None:
-        return
-
-    def write(path: Path) -> None:
-        tqdm.write("look for decisions that hang on one training image")
-        influence = load_influence(on.bank, on.build / INFLUENCE_FILE)
-        head = RefittedHead(influence.theta, refit["l2"], refit["gradient_norm"])
-        refits = HeadRefits.of(on.bank, head, influence.inverse_hessian)
-        rows = evenly(len(on.calibration), ASKED_FOR_FLIPS)
-        features = np.asarray(on.calibration.images.activations.features[rows])
-        save_fitted(single_flips(influence, refits, features, rows), path)
-
-    once(on.build / SINGLE_FLIPS_FILE, write, lambda path: None)
 
 
 def fit_the_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:

@@ -28,7 +28,7 @@ def read_metadata(data: bytes, names: Sequence[str]) -> dict[str, np.ndarray]:
         names: n paths of the calibration images.
 
     Returns:
-        Column to (n,) str, "(not given)" for an image that is not in the table.
+        Column to (n,) str, "(not given)" for a blank and for an image that is not in the table.
 
     Raises:
         MetadataRefused: when it is no such table.
@@ -41,14 +41,15 @@ def read_metadata(data: bytes, names: Sequence[str]) -> dict[str, np.ndarray]:
         raise MetadataRefused(f"This is no CSV table: {error}") from error
     if "file" not in table:
         raise MetadataRefused(f"No column is called file; there are {_some(table.columns)}.")
-    if repeated := _some(table["file"][table["file"].duplicated()]):
-        raise MetadataRefused(f"Some files are there twice: {repeated}.")
+    table = table[table["file"] != ""]
+    if (twice := table["file"].duplicated()).any():
+        raise MetadataRefused(f"Some files are there twice: {_some(table['file'][twice])}.")
     rows = table.set_index("file").reindex(_keys(table["file"], names))
     if not (known := rows.index.isin(table["file"])).any():
         raise MetadataRefused(
             f"None of its files is a calibration image. They are called like {names[0]}."
         )
-    groups = {str(c): _grouped(rows[c].where(known, _MISSING)) for c in rows.columns}
+    groups = {str(c): _grouped(rows[c].where(known & (rows[c] != ""))) for c in rows.columns}
     useful = {name: g for name, g in groups.items() if 1 < len(set(g)) <= MOST_GROUPS}
     if not useful:
         raise MetadataRefused(
@@ -66,13 +67,12 @@ def _keys(files: pd.Series, names: Sequence[str]) -> list[str]:
 
 
 def _grouped(column: pd.Series) -> np.ndarray:
-    """(n,) str."""
-    given = column[column != _MISSING]
-    numbers = pd.to_numeric(given, errors="coerce")
-    if numbers.notna().all() and numbers.nunique() > MOST_GROUPS // 2:
-        column = column.astype(object)
-        column[given.index] = pd.qcut(numbers, _PARTS, duplicates="drop").astype(str)
-    return column.to_numpy().astype(str)
+    """(n,) str of a column whose missing values are NaN."""
+    numbers = pd.to_numeric(column, errors="coerce").where(np.isfinite)
+    all_numbers = (numbers.notna() == column.notna()).all()
+    if all_numbers and numbers.nunique() > MOST_GROUPS // 2:
+        column = pd.qcut(numbers, _PARTS, duplicates="drop").astype(object)
+    return column.where(column.notna(), _MISSING).to_numpy().astype(str)
 
 
 def _some(values: Sequence[str] | pd.Series | pd.Index) -> str:

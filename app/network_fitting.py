@@ -69,8 +69,9 @@ class TrainingPixels:
             folder = ImageFolder.open(root)
         except FileNotFoundError as error:
             raise WorkspaceError(f"There are no training images: {error}") from error
-        at, images = {stored_name(name): n for n, name in enumerate(folder.names)}, workspace.bank
-        names = [images.images.name(row) for row in range(len(images.images))]
+        at = {stored_name(name): place for place, name in enumerate(folder.names)}
+        images = workspace.bank.images
+        names = [images.name(row) for row in range(len(images))]
         if missing := [name for name in names if name not in at]:
             raise WorkspaceError(
                 f"{root} lacks {len(missing):,} of {len(names):,} training images "

@@ -27,15 +27,13 @@ import ood
 from app.epochs import EpochLogits
 from app.fitting import (
     Materials,
-    fit_audit,
-    fit_influence,
     fit_panel,
     fit_patches,
-    fit_single_flips,
     fit_the_map,
     score_normal,
     score_outliers,
 )
+from app.influence_fitting import fit_audit, fit_influence, fit_single_flips
 from app.manifest import Manifest, WorkspaceError, all_digests
 from app.observing import observe_folder, once, skipped_report
 from app.outliers import CHOOSING
@@ -44,7 +42,7 @@ from models.classifier import Classifier, NonFiniteOutput
 from models.images import ImageRefused, decode_image, thumbnail_webp
 from models.imagesets import ImageFolder
 from models.loading import load_network
-from models.observed import ObservedSet
+from models.observed import ObservedSet, stored_name
 from models.preprocessing import Preprocessing
 from ood.combination import COMBINATIONS
 from ood.detectors import detectors_for
@@ -111,6 +109,7 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     epochs = None
     if recipe.epoch_logits is not None:
         epochs = EpochLogits.read(recipe.epoch_logits, len(classes))
+        epochs.rows_of([stored_name(name) for name in train.names])
     build = target.with_name(f".{target.name}.preparing")
     folders = (train, calibration, *([unknown] if unknown else []))
     _start_or_resume(build, _fingerprint(recipe, classifier, folders))
@@ -206,6 +205,8 @@ def _open_folders(recipe: Recipe) -> tuple[ImageFolder, ImageFolder]:
     if recipe.samples is not None and not recipe.samples.is_dir():
         raise WorkspaceError(f"There are no samples: {recipe.samples} is not a folder.")
     classes = recipe.classes or train.classes
+    if len(classes) < 2:
+        raise WorkspaceError(f"There is one class only, {classes[0]}: nothing is decided.")
     for kind, folder in (("training", train), ("calibration", calibration)):
         if surplus := sorted(set(folder.classes) - set(classes)):
             raise WorkspaceError(

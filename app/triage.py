@@ -34,14 +34,14 @@ class Mark:
     """One decision.
 
     Attributes:
-        sha256: the image, by its pixels.
+        image: what it is known by, see `Workspace.training_ids`.
         action: what is to become of it.
         label: the class it should have; "" unless it is to be relabelled.
         note: in the person's words.
         at: when, in UTC, ISO 8601.
     """
 
-    sha256: str
+    image: str
     action: Action
     label: str = ""
     note: str = ""
@@ -64,7 +64,7 @@ class Triage:
         return cls(home() / "triage" / _file_name(workspace) / f"{_file_name(reviewer)}.jsonl")
 
     def marks(self) -> dict[str, Mark]:
-        """The latest decision on each image by its sha256; undone ones are gone."""
+        """The latest decision on each image; undone ones are gone."""
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -76,9 +76,9 @@ class Triage:
                 mark = Mark(**{**raw, "action": Action(raw["action"])})
             except (ValueError, TypeError, KeyError):
                 continue  # cut short by a full disk or a killed machine
-            marks.pop(mark.sha256, None)
+            marks.pop(mark.image, None)
             if mark.action is not Action.UNDO:
-                marks[mark.sha256] = mark
+                marks[mark.image] = mark
         return marks
 
     def mark(self, mark: Mark) -> None:

@@ -1,4 +1,4 @@
-"""Where the classifier does badly on its calibration images: by class, group, and weak spot."""
+"""Where the classifier does badly: classes, groups and weak spots; and groups that make it so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ import numpy as np
 
 from app.audit import Audit
 from app.records import Record
-from app.slices import EVERYTHING, slice_of, slices
 from app.workspace import Workspace
-from explain.effects import group_alike, group_effects, removal_effects
-from explain.influence import HeadInfluence
+from explain.effects import group_alike, group_effects
 from explain.subgroups import Subgroups, find_worse_subgroups, rare_classes
 
 SMALLEST_SPOT = 10
@@ -45,14 +43,11 @@ def find_weak_spots(workspace: Workspace) -> WeakSpots:
     return WeakSpots(groups, found, worse[np.argsort(found.accuracy[worse], kind="stable")])
 
 
-def group_records(
-    workspace: Workspace, heading: str, names: Sequence[str], groups: np.ndarray
-) -> list[Record]:
+def group_records(workspace: Workspace, names: Sequence[str], groups: np.ndarray) -> list[Record]:
     """How well each group of calibration images is classified.
 
     Args:
         workspace: whose calibration images.
-        heading: what the groups are.
         names: G of them.
         groups: (n,) the number of each calibration image's group.
     """
@@ -61,7 +56,7 @@ def group_records(
     shares = _decided_by_one(workspace, groups, len(names))
     return [
         {
-            heading: name,
+            "group": name,
             "images": int(found.counts[number]),
             "accuracy": _number(found.accuracy[number]),
             "low": float(found.low[number]),
@@ -81,7 +76,7 @@ def class_records(workspace: Workspace) -> list[Record]:
     held_out = np.asarray(workspace.calibration.images.labels)
     return [
         record | {"training_images": int(counts[number]), "rare": number in rare}
-        for number, record in enumerate(group_records(workspace, "class", names, held_out))
+        for number, record in enumerate(group_records(workspace, names, held_out))
     ]
 
 
@@ -106,19 +101,16 @@ def spot_records(workspace: Workspace) -> list[Record]:
 
 def hurting_records(workspace: Workspace, audit: Audit) -> list[Record]:
     """Groups of alike training images by what leaving each out does, the most hurtful first."""
-    if not isinstance(workspace.influence, HeadInfluence):
-        return []
-    images = workspace.bank.images
-    on = slice_of(workspace, slices(workspace, {})[EVERYTHING])
-    effects = removal_effects(workspace.influence, on)
     return [
         {
             "class": workspace.classes[group.label],
             "images": len(group.rows),
             "predicted_loss_without": group.predicted,
-            "ids": [images.sha256(int(row)) for row in group.rows],
+            "ids": [workspace.training_ids[row] for row in group.rows],
         }
-        for group in group_effects(effects, audit.groups, np.asarray(images.labels))
+        for group in group_effects(
+            -audit.harm, audit.groups, np.asarray(workspace.bank.images.labels)
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,9 +151,20 @@ class Workspace:
         return load_fitted(SingleFlips, path) if path.exists() else None
 
     @cached_property
-    def rows_by_sha256(self) -> dict[str, int]:
-        """Where a training image is in the Bank, by its pixels; copies are one."""
-        return {self.bank.images.sha256(row): row for row in range(len(self.bank.images))}
+    def training_ids(self) -> list[str]:
+        """What each training image is known by: its pixels' sha256; later copies get -2 and on."""
+        images, copies = self.bank.images, Counter[str]()
+        ids = []
+        for row in range(len(images)):
+            sha256 = images.sha256(row)
+            copies[sha256] += 1
+            ids.append(sha256 if copies[sha256] == 1 else f"{sha256}-{copies[sha256]}")
+        return ids
+
+    @cached_property
+    def rows_by_id(self) -> dict[str, int]:
+        """Where a training image is in the Bank, by `training_ids`."""
+        return {known_by: row for row, known_by in enumerate(self.training_ids)}
 
     @cached_property
     def key(self) -> str:

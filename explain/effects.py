@@ -1,6 +1,7 @@
 """What training images do to a slice: a class, the mistakes, any labelled images."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -29,6 +30,14 @@ class Slice:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of its images and labels: what caches know it by."""
+        digest = sha256(str(self.features.shape).encode())
+        digest.update(np.ascontiguousarray(self.features).tobytes())
+        digest.update(np.asarray(self.labels, np.int64).tobytes())
+        return digest.hexdigest()
 
     def loss(self, head: RefittedHead) -> float:
         """Mean cross-entropy."""

@@ -113,12 +113,17 @@ def refit_like(
         The refitted head, and the share of training images that get the network's answer.
 
     Raises:
-        RefitDidNotConverge: see `refit_head`.
+        RefitDidNotConverge: see `refit_head`; when not even the largest does.
     """
     answers = logits.argmax(axis=1)
     best, most, start = None, -1.0, None
     for l2 in PENALTIES:
-        head = refit_head(features, labels, logits.shape[1], l2, start)
+        try:
+            head = refit_head(features, labels, logits.shape[1], l2, start)
+        except RefitDidNotConverge:
+            if best is None:
+                raise
+            break  # under a smaller one it would not either
         agreement = float((head.logits(features).argmax(axis=1) == answers).mean())
         if agreement > most:
             best, most = head, agreement

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from explain.head import RefitDidNotConverge
 from explain.influence import HeadInfluence
 from explain.refits import HeadRefits
 
@@ -71,5 +72,9 @@ def _flip(
     if effects.min() > -_TRIED_FROM * margin:
         return None
     row = int(rows[effects.argmin()])
-    after = int((refits.without([row]).theta @ np.append(features, 1)).argmax())
+    try:
+        head = refits.without([row])
+    except RefitDidNotConverge:
+        return None  # not proved
+    after = int((head.theta @ np.append(features, 1)).argmax())
     return None if after == target else (row, after)

@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="weights, .safetensors")
     args = parser.parse_args()
 
+    if args.log_epochs is not None and args.log_epochs.suffix != ".npz":
+        parser.error(f"--log-epochs {args.log_epochs} must end in .npz.")
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     preprocessing = Preprocessing(args.image_size, tuple(args.mean), tuple(args.std))
@@ -170,7 +172,10 @@ def main() -> None:
         network, images.pixels, images.labels, preprocessing,
         epochs=args.epochs, flip=args.flip, device=device, after_epoch=log_epoch,
     )  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.contiguous() for name, t in network.state_dict().items()}, args.out)
     if args.log_epochs is not None:
+        args.log_epochs.parent.mkdir(parents=True, exist_ok=True)
         np.savez(args.log_epochs, names=np.array(images.names), logits=np.stack(logged))
     test = load_images(test_folder, preprocessing)
     right = logits_of(network, test.pixels, preprocessing).argmax(dim=1) == test.labels
@@ -179,8 +184,6 @@ def main() -> None:
         "loss": losses,
         "test_accuracy": right.float().mean().item(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.contiguous() for name, t in network.state_dict().items()}, args.out)
     args.out.with_suffix(".json").write_text(json.dumps(result, indent=1, default=str) + "\n")
     print(f"test accuracy {result['test_accuracy']:.4f}; weights in {args.out}")
 

@@ -57,8 +57,11 @@ def run(args: argparse.Namespace) -> int:
         records = class_records(workspace)
     elif args.part == "weak-spots":
         records = spot_records(workspace)
-    else:
+    elif workspace.refits is not None:
         records = hurting_records(workspace, audit)
+    else:
+        print("The last layer cannot be refitted: groups cannot be weighed.", file=sys.stderr)
+        return 2
     data = WRITERS[args.format](records)
     try:
         if args.out is None:

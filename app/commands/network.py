@@ -26,6 +26,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """0 when all networks are fitted, 1 when not, 2 on wrong usage."""
+    from safetensors import SafetensorError
+
     from app.manifest import WorkspaceError
     from app.network_fitting import fit_networks
     from app.workspace import Workspace
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     except refused as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is either
         print(f"{error} What is done so far is kept; run it again to go on.", file=sys.stderr)
         return 1
     between = "" if found.between is None else f", with each other {found.between:.2f}"

@@ -56,6 +56,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the workspace is there, 1 when it could not be made, 2 on wrong usage."""
+    from safetensors import SafetensorError
+
     from app.manifest import WorkspaceError
     from app.prepare import Recipe, prepare
     from models.anatomy import HeadNotFound
@@ -122,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     except (WorkspaceError, WeightsRefused, HeadNotFound, UnknownArchitecture) as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is either
         print(f"{error} What is done so far is kept; run it again to go on.", file=sys.stderr)
         return 1
     print(

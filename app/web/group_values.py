@@ -94,9 +94,9 @@ def _caption(found: GroupValues, loss: float) -> str:
 
 def _digest(workspace: Workspace, groups: Sequence[GroupEffect], on: Slice) -> str:
     digest = sha256(workspace.key.encode())
-    for array in (*(group.rows for group in groups), on.features, on.labels):
-        digest.update(f"{array.shape} {array.dtype} ".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(on.digest.encode())
+    for group in groups:
+        digest.update(f"{group.rows.shape} {group.rows.dtype} ".encode() + group.rows.tobytes())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.map_selection import inside
 from app.web.charts import map_figure
 from app.web.edit_effect import leave_out
 from app.web.job import Batch
@@ -57,8 +58,12 @@ def show_map(
         alt="Map of the training images by class, with the inspected images",
     )
     picked = [p["customdata"] for p in event["selection"]["points"] if p.get("customdata")]
-    if picked:
-        _show_selection(workspace, batch, picked)
+    drawn = inside(event["selection"], workspace.coordinates)
+    if picked or len(drawn):
+        # A lasso means all training images inside, also those that the map does not draw.
+        learned = drawn.tolist() or [int(row) for what, row in picked if what == "train"]
+        own = [int(row) for what, row in picked if what == "image"]
+        _show_selection(workspace, batch, own, learned)
 
 
 # The very same object on every rerun: cache_data pickles, the pickled figure's JSON differs, and
@@ -83,15 +88,13 @@ def _figure(
 
 
 def _show_selection(
-    workspace: Workspace, batch: Batch | None, picked: Sequence[tuple[str, int]]
+    workspace: Workspace, batch: Batch | None, own: Sequence[int], learned: Sequence[int]
 ) -> None:
-    learned = [int(row) for what, row in picked if what == "train"]
-    own = [int(row) for what, row in picked if what == "image"]
     labels = Counter(workspace.classes[workspace.bank.images.labels[row]] for row in learned)
     counts = ", ".join(f"{n:,} {plain(name)}" for name, n in labels.most_common(5))
     st.markdown(
-        f"**{len(picked):,} selected**: {len(own):,} of yours, {len(learned):,} training images"
-        + (f" ({counts}{', ...' if len(labels) > 5 else ''})" if learned else "")
+        f"**{len(own) + len(learned):,} selected**: {len(own):,} of yours, {len(learned):,} "
+        "training images" + (f" ({counts}{', ...' if len(labels) > 5 else ''})" if learned else "")
     )
     if own and batch is not None:
         show_pictures(batch, own[:SELECTION_SHOWN])

@@ -3,8 +3,9 @@
 import numpy as np
 import streamlit as st
 
+from app.locations import MANIFEST
 from app.manifest import WorkspaceError
-from app.networks import NetworkAnswer, ask_networks
+from app.networks import NETWORK_FOLDER, NetworkAnswer, ask_networks
 from app.uploads import UploadedImage
 from app.web.pictures import gallery
 from app.web.trust import agreement_words
@@ -18,7 +19,7 @@ def show_network_list(
     workspace: Workspace, image: UploadedImage, influences: Influences | None, *, numbers: bool
 ) -> None:
     """The most helpful training images when every layer counts, beside the last layer's."""
-    if influences is None or not (networks := _networks(workspace)):
+    if influences is None or not any((workspace.path / NETWORK_FOLDER).glob(f"*/{MANIFEST}")):
         return
     asked = st.toggle(
         "Ask the whole network",
@@ -26,7 +27,7 @@ def show_network_list(
         help="The lists above are of its last layer. This one counts that the training images "
         "taught every layer. It takes some seconds.",
     )
-    if not asked:
+    if not asked or not (networks := _networks(workspace)):
         return
     target, against = workspace.classes[influences.target], workspace.classes[influences.against]
     answer = _ask(
@@ -35,8 +36,9 @@ def show_network_list(
     st.markdown("#### These taught the whole network")
     whom = "it" if len(networks) == 1 else f"{len(networks)} trainings of it, on average,"
     st.caption(
-        f"Had {whom} not learned from them, in any of its layers, it would lean less to "
-        f"{plain(target)} and more to {plain(against)}. {network_sentence(answer)}"
+        f"Had {whom} not learned from them, in any of its layers, it is estimated to lean less to "
+        f"{plain(target)} and more to {plain(against)}; no network was trained anew. Images to "
+        f"which the others give another label are not shown here. {network_sentence(answer)}"
     )
     if not len(answer.helpful):
         st.caption("None.")
@@ -76,7 +78,8 @@ def _numbers(workspace: Workspace, answer: NetworkAnswer) -> str:
 
 def _networks(workspace: Workspace) -> list[NetworkInfluence]:
     try:
-        return workspace.networks
+        with st.spinner("Opening the whole network's gradients ..."):
+            return workspace.networks
     except WorkspaceError as error:
         st.warning(str(error), icon=":material/warning:")
         return []

@@ -47,7 +47,7 @@ def why_not(
         return None
     target, *others = np.argsort(-inspection.activations.logits[row], kind="stable").tolist()
     against = st.selectbox(
-        f"Why {workspace.classes[target]}, and not ...",
+        f"Why {plain(workspace.classes[target])}, and not ...",
         others,
         format_func=workspace.classes.__getitem__,
         key=f"why-not-{image.sha256}",
@@ -89,8 +89,8 @@ def show_influences(
             columns[0],
             "These taught it to say so",
             f"Without them it would lean less to {plain(target)} and more to {plain(against)}: "
-            f"{how}, each image against its own weight overall. Images that are probably labelled "
-            "wrongly are not shown here.",
+            f"{how}, each image against its own weight overall. Images to which the others give "
+            "another label are not shown here.",
             influences.helpful,
             influences.helpful_influence,
         ),
@@ -136,9 +136,14 @@ def _show_strongest(workspace: Workspace, features: np.ndarray, influences: Infl
         "By influence alone, not against each image's own weight overall: for debugging. A few odd "
         "or wrongly labelled images move very many decisions."
     )
+    values = found.helpful_influence
+    if isinstance(workspace.influence, HeadInfluence):
+        values = workspace.influence.removal_effect(
+            found.helpful, features, influences.target, influences.against
+        )
     captions = [
         f"{_label(workspace, int(row))}  \n{value:+.4f}"
-        for row, value in zip(found.helpful, found.helpful_influence, strict=True)
+        for row, value in zip(found.helpful, values, strict=True)
     ]
     gallery(workspace, found.helpful, captions)
 

@@ -18,7 +18,7 @@ def choose_slice(workspace: Workspace) -> tuple[str, Slice]:
 
 
 @st.cache_data(max_entries=64, show_spinner="Weighing training images ...")
-def effects_on(key: str, chosen: str, _on: Slice, _workspace: Workspace) -> np.ndarray:
+def effects_on(key: str, digest: str, _on: Slice, _workspace: Workspace) -> np.ndarray:
     """(N,) what leaving each training image out does to the mean loss of the slice."""
     assert isinstance(_workspace.influence, HeadInfluence)  # asked only where there are refits
     return removal_effects(_workspace.influence, _on)

@@ -24,9 +24,10 @@ class Session:
         source: key of the drop area that the batch came from; "" for samples and the camera.
         uploads: counts cleared uploads; part of the uploader's key.
         steps: counts moves by button or key; part of the table's key, so that it follows.
-        edits: of a workspace's training set, by its path: what was tried, the latest last.
+        edits: of a workspace's training set, by its key: what was tried, the latest last.
         unflippable: features of the image for which no flip set was found last.
         metadata: of a workspace's calibration images, by its key; see `read_metadata`.
+        metadata_file: which upload that was read from.
         training_row: of the Bank, shown in detail on the Training set page; -1 for the first.
         training_steps: counts moves there; part of the table's key, so that it follows.
         triage_failed: why a decision could not be written, said once.
@@ -41,6 +42,7 @@ class Session:
     edits: dict[str, list[Edit]] = field(default_factory=dict)
     unflippable: bytes = b""
     metadata: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    metadata_file: dict[str, str] = field(default_factory=dict)
     training_row: int = -1
     training_steps: int = 0
     triage_failed: str = ""

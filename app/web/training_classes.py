@@ -37,7 +37,10 @@ def show_classes(workspace: Workspace) -> None:
     table = _table("Class", records)
     table.insert(1, "Training images", [record["training_images"] for record in records])
     rare = [record["rare"] for record in records]
-    table["Note"] = np.where(rare, "few training images", table["Note"])
+    table["Note"] = [
+        ", ".join(filter(None, [note, "few training images" if few else ""]))
+        for note, few in zip(table["Note"], rare, strict=True)
+    ]
     _show_table(table, "Classes, the worst first")
     _show_metadata(workspace)
     _show_weak_spots(workspace)
@@ -48,7 +51,7 @@ def _table(heading: str, records: Sequence[Record]) -> pd.DataFrame:
     """How well each group of calibration images is classified."""
     return pd.DataFrame(
         {
-            heading: [record[heading.lower()] for record in records],
+            heading: [record["group"] for record in records],
             "Calibration images": [record["images"] for record in records],
             "Accuracy": [record["accuracy"] for record in records],
             "95% interval": [f"{r['low']:.1%} to {r['high']:.1%}" for r in records],
@@ -82,21 +85,24 @@ def _show_metadata(workspace: Workspace) -> None:
         "A CSV about the calibration images",
         type="csv",
         max_upload_size=LARGEST_FILE >> 20,
-        key="metadata",
+        key=f"metadata-{workspace.key}",
         help="One column is called file and holds their paths; every other column makes groups: "
         "who took them, where, on what day. It is kept for this visit only.",
     )
-    if uploaded is not None:
+    known = session().metadata_file.get(workspace.key, "")
+    if uploaded is not None and uploaded.file_id != known:
         images = workspace.calibration.images
         names = [images.name(row) for row in range(len(images))]
         try:
             session().metadata[workspace.key] = read_metadata(uploaded.getvalue(), names)
         except MetadataRefused as error:
             st.error(str(error), icon=":material/error:")
+        else:
+            session().metadata_file[workspace.key] = uploaded.file_id
     for column, values in session().metadata.get(workspace.key, {}).items():
         different, groups = np.unique(values, return_inverse=True)
-        records = group_records(workspace, column.lower(), different.tolist(), groups)
-        _show_table(_table(column, records), f"Groups by {column}")
+        records = group_records(workspace, different.tolist(), groups)
+        _show_table(_table(f"By {column}", records), f"Groups by {column}")
 
 
 def _show_weak_spots(workspace: Workspace) -> None:

@@ -90,7 +90,7 @@ def _show_downloads(workspace: Workspace, audit: Audit, marks: Mapping[str, Mark
 
 def _issues(workspace: Workspace, audit: Audit, marks: Mapping[str, Mark], form: str) -> bytes:
     """Records of everything doubtful or decided."""
-    decided = [workspace.rows_by_sha256[s] for s in marks if s in workspace.rows_by_sha256]
+    decided = [workspace.rows_by_id[image] for image in marks if image in workspace.rows_by_id]
     rows = np.union1d(doubtful(audit), np.asarray(decided, np.int64))
     return TABLES[form](issue_records(workspace, audit, marks, rows))
 

@@ -11,6 +11,7 @@ from app.web.slice_choice import choose_slice, effects_on
 from app.web.wording import plain
 from app.workspace import Workspace
 from explain.effects import GroupEffect, Slice, group_effects, refit_without_group
+from explain.head import RefitDidNotConverge
 
 GROUPS_SHOWN = 5
 _PICTURES = 10
@@ -31,7 +32,7 @@ def show_groups(workspace: Workspace, audit: Audit, triage: Triage) -> None:
         "button to refit without it, in truth. A group that hurts one class may help another."
     )
     chosen, on = choose_slice(workspace)
-    groups = _effects(workspace.key, chosen, on, workspace, audit)
+    groups = _effects(workspace.key, on.digest, on, workspace, audit)
     hurtful = [group for group in groups if group.predicted < 0][:GROUPS_SHOWN]
     if not hurtful:
         st.success("No group hurts these images.", icon=":material/check_circle:")
@@ -53,26 +54,37 @@ def _show_group(
     gallery(workspace, shown, [plain(classes[labels[row]]) for row in shown], side=72)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if st.button("Refit without it", key=f"group-{number}", icon=":material/science:"):
-            assert workspace.refits is not None
-            loss, accuracy = refit_without_group(workspace.refits, group, on)
-            st.markdown(
-                f"In truth: loss {loss:+.4f} (predicted {group.predicted:+.4f}), accuracy "
-                f"{100 * accuracy:+.2f} points on {len(on):,} images."
-            )
-        if st.button("Mark all for removal", key=f"remove-{number}", icon=":material/close:"):
+            _show_truth(workspace, group, on)
+        if st.button(
+            "Mark the undecided for removal", key=f"remove-{number}", icon=":material/close:"
+        ):
             try:
-                for row in group.rows:
-                    sha256 = workspace.bank.images.sha256(int(row))
-                    triage.mark(Mark(sha256, Action.REMOVE, note=f"group that hurts {chosen}"))
+                decided = triage.marks()
+                for image in (workspace.training_ids[row] for row in group.rows):
+                    if image not in decided:
+                        triage.mark(Mark(image, Action.REMOVE, note=f"group that hurts {chosen}"))
             except OSError as error:
                 st.error(f"Not all could be marked: {error}", icon=":material/error:")
             else:
                 st.rerun()
 
 
+def _show_truth(workspace: Workspace, group: GroupEffect, on: Slice) -> None:
+    assert workspace.refits is not None  # groups are shown only where there are refits
+    try:
+        loss, accuracy = refit_without_group(workspace.refits, group, on)
+    except RefitDidNotConverge as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    st.markdown(
+        f"In truth: loss {loss:+.4f} (predicted {group.predicted:+.4f}), accuracy "
+        f"{100 * accuracy:+.2f} points on {len(on):,} images."
+    )
+
+
 @st.cache_data(max_entries=64, show_spinner="Weighing groups ...")
 def _effects(
-    key: str, chosen: str, _on: Slice, _workspace: Workspace, _audit: Audit
+    key: str, digest: str, _on: Slice, _workspace: Workspace, _audit: Audit
 ) -> list[GroupEffect]:
-    effects = effects_on(key, chosen, _on, _workspace)
+    effects = effects_on(key, digest, _on, _workspace)
     return group_effects(effects, _audit.groups, np.asarray(_workspace.bank.images.labels))

@@ -52,9 +52,9 @@ COLUMN_HELP = {
 LISTS = {
     "labels": DoubtList(
         "Wrong labels",
-        "A last layer that was fitted without the image gives it another label, and surely so. "
-        "Most of these are mistakes; some are only hard. The network itself has seen these labels, "
-        "so what it has learned by heart escapes.",
+        "A last layer that was fitted without the image, and its neighbours, give it another "
+        "label. Many of these are mistakes, others are only hard. The network itself has seen "
+        "these labels, so some that it has learned by heart escape.",
         lambda audit: audit.flagged,
         {
             **_DOUBT,
@@ -67,8 +67,8 @@ LISTS = {
     "duplicates": DoubtList(
         "Copies",
         "The same picture twice or more, exactly or nearly, listed together; and pictures that are "
-        "among the calibration images too, on which it then looks better than it is. Copies with "
-        "different labels are certain mistakes.",
+        "among the calibration images too, on which it then looks better than it is. Where equal "
+        "pictures have different labels, one is a mistake.",
         lambda audit: (audit.duplicates >= 0) | (audit.leaks >= 0),
         {"Copy": lambda audit: audit.duplicates.astype(float)},
     ),
@@ -87,14 +87,20 @@ LISTS = {
     ),
     "worthless": DoubtList(
         "Worth least",
-        "A vote of nearest neighbours on the calibration images does better without them. Often "
-        "wrongly labelled, or alike to images of another class.",
+        "On average over sets of training images, a vote of nearest neighbours on some calibration "
+        "images does better without them. Often wrongly labelled, or alike to another class.",
         lambda audit: reasons(audit)["worthless"],
         {"Damage": lambda audit: audit.worthlessness, **_DOUBT},
     ),
     "all": DoubtList(
         "All",
         "Every training image, those with the most doubtful labels first.",
+        lambda audit: np.ones(len(audit.margin), bool),
+        _DOUBT,
+    ),
+    "map": DoubtList(
+        "From the map",
+        "What you drew around, those with the most doubtful labels first.",
         lambda audit: np.ones(len(audit.margin), bool),
         _DOUBT,
     ),

@@ -5,7 +5,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.audit import Audit
-from app.web.charts import map_figure
+from app.map_selection import inside
+from app.web.charts import MAP_POINTS, map_figure
 from app.workspace import Workspace
 
 _NOTHING = np.empty((0, 2))
@@ -14,19 +15,20 @@ _NOTHING = np.empty((0, 2))
 def show_training_map(workspace: Workspace, audit: Audit, label: int | None) -> np.ndarray:
     """Rows that were drawn around, those with the most doubtful labels first; of one class."""
     st.caption(
-        "Each dot is a training image; images that the model finds alike lie together. Crosses are "
-        "probably labelled wrongly. Draw around some to look through them."
+        f"Each dot is a training image, {min(MAP_POINTS, len(workspace.bank.images)):,} of "
+        f"{len(workspace.bank.images):,} are drawn; images that the model finds alike lie "
+        "together. Crosses may be labelled wrongly. Draw around some to look through all that lie "
+        "there."
     )
     event = st.plotly_chart(
         _figure(workspace.key, workspace, audit),
         key="training-map",
         on_select="rerun",
-        selection_mode=("points", "box", "lasso"),
+        selection_mode=("box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True},
         alt="Map of the training images by class, doubtful ones crossed",
     )
-    picked = [p["customdata"][1] for p in event["selection"]["points"] if p.get("customdata")]
-    rows = np.unique(np.array(picked, np.int64))
+    rows = inside(event["selection"], workspace.coordinates)
     if label is not None:
         rows = rows[np.asarray(workspace.bank.images.labels)[rows] == label]
     return rows[np.argsort(-audit.suspicion[rows], kind="stable")]
@@ -42,7 +44,7 @@ def _figure(key: str, _workspace: Workspace, _audit: Audit) -> go.Figure:
     rows = np.flatnonzero(_audit.flagged)
     figure.add_scattergl(
         x=coordinates[rows, 0], y=coordinates[rows, 1], mode="markers",
-        name="probably labelled wrongly", customdata=[["train", int(row)] for row in rows],
+        name="may be labelled wrongly", customdata=[["train", int(row)] for row in rows],
         marker={"size": 7, "symbol": "x-thin", "line": {"width": 1.5, "color": "#0f172a"}},
         hoverinfo="skip",
     )  # fmt: skip

@@ -18,7 +18,7 @@ from app.web.training_map import show_training_map
 from app.web.training_triage import show_list
 from app.workspace import Workspace
 
-_MAP, _GROUPS, _CLASSES = "From the map", "Groups that hurt", "Classes and weak spots"
+_GROUPS, _CLASSES = "Groups that hurt", "Classes and weak spots"
 _ANY = "All classes"
 
 
@@ -31,8 +31,8 @@ def show_doubts(
     chosen = left.selectbox("Class", [_ANY, *workspace.classes], key="class")
     if name == "harmful" and workspace.refits is not None:
         with middle:
-            hurt, on = choose_slice(workspace)
-        audit = replace(audit, harm=-effects_on(workspace.key, hurt, on, workspace))
+            _, on = choose_slice(workspace)
+        audit = replace(audit, harm=-effects_on(workspace.key, on.digest, on, workspace))
     elif name == "harmful":
         st.info(
             "The last layer of this model is too large to be refitted, or found no optimum, so "
@@ -47,11 +47,10 @@ def show_doubts(
         else ordered(audit, name, labels, label)
     )
     if open_only:
-        images = workspace.bank.images
-        rows = np.array([row for row in rows if images.sha256(int(row)) not in marks], np.int64)
+        rows = np.array([r for r in rows if workspace.training_ids[r] not in marks], np.int64)
     if name == "map" and not len(rows):
         return
-    show_list(workspace, audit, triage, marks, rows, "all" if name == "map" else name)
+    show_list(workspace, audit, triage, marks, rows, name)
     if workspace.refits is not None and 0 < len(rows) < len(labels):
         st.button(
             f"Try without these {len(rows):,}", icon=":material/science:", key="try-without",
@@ -75,7 +74,7 @@ if audit is None:
     st.stop()
 triage = Triage.of(workspace.manifest.name, reviewer)
 marks = triage.marks()
-views = {entry.title: name for name, entry in LISTS.items()} | {_MAP: "map"}
+views = {entry.title: name for name, entry in LISTS.items()}
 view = st.segmented_control(
     "What to look for", [*views, _GROUPS, _CLASSES], default=LISTS["labels"].title,
     required=True, key="view", bind="query-params", label_visibility="collapsed",

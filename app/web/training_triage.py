@@ -1,6 +1,7 @@
 """A list of training images, and one of them to decide on: by button or key."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ _SIGN = {
 }
 _FORMATS = {"Harm": "%.1e", "Damage": "%.1e", "Copy": "%d"}
 _REASONS = {
-    "label": "probably labelled wrongly",
+    "label": "perhaps labelled wrongly",
     "duplicate": "a copy of another",
     "leak": "a calibration image too",
     "odd": "unlike all others",
@@ -47,8 +48,7 @@ def show_list(
         st.success("Nothing here to look at.", icon=":material/check_circle:")
         return
     shown = rows[:SHOWN]
-    images = workspace.bank.images
-    decided = sum(images.sha256(int(row)) in marks for row in shown)
+    decided = sum(workspace.training_ids[row] in marks for row in shown)
     more = f" The first {SHOWN:,} are listed." if len(rows) > SHOWN else ""
     st.caption(f"{LISTS[name].meaning} **{len(rows):,} images, {decided:,} decided.**{more}")
     selected = selected_row(shown.tolist())
@@ -80,12 +80,12 @@ def _show_table(
             "Image": [data_url(images.thumbnails[row]) for row in rows],
             "Label": [classes[images.labels[row]] for row in rows],
             "Others say": [classes[s] if s >= 0 else "" for s in suggested],
-            "Decision": [said(marks.get(images.sha256(int(row)))) for row in rows],
+            "Decision": [said(marks.get(workspace.training_ids[row])) for row in rows],
             **{heading: score(audit)[rows] for heading, score in LISTS[name].columns.items()},
         }
     )
     table = table.dropna(axis=1, how="all")  # no epochs were logged
-    key = f"training-{name}-{len(rows)}-{session().training_steps}"
+    key = f"training-{name}-{sha256(rows.tobytes()).hexdigest()}-{session().training_steps}"
     st.dataframe(
         table,
         key=key,
@@ -125,7 +125,6 @@ def _show_image(
 ) -> None:
     images, classes = workspace.bank.images, workspace.classes
     label, suggested = classes[images.labels[row]], int(audit.suggested[row])
-    sha256 = images.sha256(row)
     st.markdown(f"**{rows.index(row) + 1} of {len(rows)}** {literal(images.name(row))}")
     picture, facts = st.columns([2, 3])
     picture.image(
@@ -137,13 +136,13 @@ def _show_image(
             st.markdown(f"The others say **{plain(classes[suggested])}**")
         why = [_REASONS[name] for name, doubtful in reasons(audit).items() if doubtful[row]]
         st.caption(", ".join(why).capitalize() + "." if why else "Nothing doubtful found.")
-        if mark := marks.get(sha256):
+        if mark := marks.get(workspace.training_ids[row]):
             st.markdown(f"Decided: **{plain(said(mark))}**")
     _show_buttons(workspace, triage, marks, row, rows, suggested)
     _show_copies(workspace, audit, row)
     others = workspace.bank.locate_own(np.array([row])).neighbours
     assert others is not None  # locate_own has just set them
-    nearest = others.rows[0, :NEAREST_SHOWN]
+    nearest = others.rows[0][others.rows[0] != row][:NEAREST_SHOWN]
     st.caption("Most alike to the model, among the other training images:")
     gallery(workspace, nearest, [plain(classes[images.labels[r]]) for r in nearest], side=64)
 
@@ -170,15 +169,21 @@ def _show_buttons(
     rows: Sequence[int],
     suggested: int,
 ) -> None:
-    sha256, classes = workspace.bank.images.sha256(row), list(workspace.classes)
+    known_by, classes = workspace.training_ids[row], list(workspace.classes)
     others = [c for c in classes if c != classes[workspace.bank.images.labels[row]]]
     first = others.index(classes[suggested]) if suggested >= 0 else None
     label, note = st.columns(2)
     to = label.selectbox(
-        "Label it should have", others, index=first, placeholder="Class", key=f"to-{sha256}"
+        "Label it should have",
+        others,
+        index=first,
+        placeholder="Class",
+        key=f"to-{triage.path}-{known_by}",
     )
-    said_before = marks[sha256].note if sha256 in marks else ""
-    words = note.text_input("Note", said_before, key=f"note-{sha256}", max_chars=500)
+    said_before = marks[known_by].note if known_by in marks else ""
+    words = note.text_input(
+        "Note", said_before, key=f"note-{triage.path}-{known_by}", max_chars=500
+    )
     after = rows[min(rows.index(row) + 1, len(rows) - 1)]
     with st.container(horizontal=True, gap="xsmall"):
         for action, text, shortcut, icon in (
@@ -194,7 +199,7 @@ def _show_buttons(
                 shortcut=shortcut,
                 disabled=action is Action.RELABEL and to is None,
                 on_click=_decide,
-                args=(triage, Mark(sha256, action, _new_label(action, to), words)),
+                args=(triage, Mark(known_by, action, _new_label(action, to), words)),
                 kwargs={"after": after},
             )  # fmt: skip
         st.button(
@@ -202,9 +207,9 @@ def _show_buttons(
             key="triage-undo",
             icon=":material/undo:",
             shortcut="z",
-            disabled=sha256 not in marks,
+            disabled=known_by not in marks,
             on_click=_decide,
-            args=(triage, Mark(sha256, Action.UNDO)),
+            args=(triage, Mark(known_by, Action.UNDO)),
             kwargs={"after": row},
         )
     back = rows[max(rows.index(row) - 1, 0)]

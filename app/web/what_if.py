@@ -127,7 +127,11 @@ def _show_choices(
 def _find_flip(workspace: Workspace, features: np.ndarray) -> None:
     assert isinstance(workspace.influence, HeadInfluence) and workspace.refits is not None
     with st.spinner("Refitting without more and more of them ..."):
-        found: FlipSet | None = flip_set(workspace.influence, workspace.refits, features)
+        try:
+            found: FlipSet | None = flip_set(workspace.influence, workspace.refits, features)
+        except RefitDidNotConverge as error:
+            st.error(str(error), icon=":material/error:")
+            return
     if found is None:
         session().unflippable = features.tobytes()
     else:

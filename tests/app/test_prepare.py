@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
-import app.fitting
+import app.influence_fitting
 import app.observing
 import app.prepare
 from app.__main__ import main
@@ -331,7 +331,7 @@ def test_the_head_says_which_detectors_it_allows(
 def test_a_large_head_has_influences_and_no_refits(
     folders, tiny_weights, tmp_path, monkeypatch, test_png
 ):
-    monkeypatch.setattr(app.fitting, "LARGEST_HEAD", 100)
+    monkeypatch.setattr(app.influence_fitting, "LARGEST_HEAD", 100)
     assert main(prepare_arguments(folders, tiny_weights, tmp_path / "w")) == 0
     workspace = Workspace.open(tmp_path / "w")
     assert isinstance(workspace.influence, KFACInfluence) and workspace.refits is None

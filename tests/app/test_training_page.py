@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,14 @@ from app.corrections import (
     preview,
 )
 from app.counterfactual import Edit
+from app.slices import slice_of
 from app.triage import Action, Mark, Triage
 from app.weak_spots import spot_records
+from app.web.slice_choice import effects_on
 from app.web.training_lists import LISTS, ordered
 from app.workspace import Workspace
 from explain.unfairness import SingleFlips
+from models.bank import Bank
 from tests.app.screens import texts
 
 
@@ -236,11 +240,11 @@ def test_the_visitors_own_groups_are_compared(training, demo):
     training.run()
     view(training, "Classes and weak spots")
     table = "\n".join(["file,side", *half]).encode()
-    training.file_uploader(key="metadata").upload("mine.csv", table)
+    training.file_uploader[0].upload("mine.csv", table)
     training.run()
     assert not training.exception
     table = training.dataframe[1].value
-    assert sorted(table["side"]) == ["left", "right"]
+    assert sorted(table["By side"]) == ["left", "right"]
     assert table["Calibration images"].sum() == 4_000 and (table["Note"] == "").all()
     view(training, "Hurting the classifier")
     assert "side: left" in training.selectbox(key="slice").options
@@ -249,7 +253,7 @@ def test_the_visitors_own_groups_are_compared(training, demo):
 def test_a_table_that_is_none_is_refused_and_nothing_is_lost(training):
     training.run()
     view(training, "Classes and weak spots")
-    training.file_uploader(key="metadata").upload("mine.csv", b"name,who\na,b\n")
+    training.file_uploader[0].upload("mine.csv", b"name,who\na,b\n")
     training.run()
     assert "No column is called file" in texts(training) and not training.exception
 
@@ -268,9 +272,9 @@ def test_the_command_tells_of_classes_weak_spots_and_groups(demo, tmp_path):
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     classes = told("classes")
-    assert [record["class"] for record in classes] == list(demo.classes)
+    assert [record["group"] for record in classes] == list(demo.classes)
     assert sum(record["images"] for record in classes) == 4_000
-    assert {record["class"] for record in classes if record["worse"]} == {"Shirt", "T-shirt"}
+    assert {record["group"] for record in classes if record["worse"]} == {"Shirt", "T-shirt"}
     spots = told("weak-spots")
     assert spots and all(len(spot["files"]) == spot["images"] >= 10 for spot in spots)
     assert [s["accuracy"] for s in spots] == sorted(s["accuracy"] for s in spots)
@@ -278,3 +282,28 @@ def test_the_command_tells_of_classes_weak_spots_and_groups(demo, tmp_path):
     assert sum(group["images"] for group in groups) == len(demo.bank.images)
     losses = [group["predicted_loss_without"] for group in groups]
     assert losses == sorted(losses) and losses[0] < 0
+
+
+def test_a_decision_on_a_copy_is_on_that_copy(demo, monkeypatch):
+    ids = np.array(demo.bank.images.ids)
+    ids[[10, 30]] = ids[5]
+    images = replace(demo.bank.images, ids=ids)
+    copied = replace(demo, bank=Bank(images, demo.bank.head))
+    first, second, third = (copied.training_ids[row] for row in (5, 10, 30))
+    assert (second, third) == (f"{first}-2", f"{first}-3") and len(copied.rows_by_id) == 42_000
+    assert edit_of(copied, {first: Mark(first, Action.REMOVE)}) == Edit((5,))
+    assert edit_of(copied, {second: Mark(second, Action.REMOVE)}) == Edit((10,))
+    (record,) = issue_records(copied, demo.audit, {third: Mark(third, Action.KEEP)}, [30])
+    assert record["id"] == third and record["decision"] == "keep"
+
+
+def test_slices_of_one_name_are_not_taken_for_each_other(training, demo):
+    """Another person's table, or the same one corrected, may have groups of the same names."""
+    labels = np.asarray(demo.calibration.images.labels)
+    shirts, coats = (
+        slice_of(demo, np.flatnonzero(labels == demo.classes.index(name)))
+        for name in ("Shirt", "Coat")
+    )
+    one, other = (effects_on(demo.key, on.digest, on, demo) for on in (shirts, coats))
+    assert np.corrcoef(one, other)[0, 1] < 0.9
+    np.testing.assert_array_equal(one, effects_on(demo.key, shirts.digest, shirts, demo))

@@ -134,17 +134,16 @@ def megabytes_beside_features(influence: HeadInfluence) -> float:
 
 def agreement(influence: HeadInfluence | KFACInfluence, asked: list[Query], own: np.ndarray) -> str:
     """How much of the lists is what a full scan gives: the mean of both lists of K."""
-    shares = []
+    shares: list[int] = []
     for query in asked:
         everything = influence.on_margin(*query)
-        relative = everything / np.sqrt(np.maximum(own, 1e-12))
-        strongest, explained = influence.strongest(*query, K), influence.explain(*query, K)
-        for got, scores in (
-            (strongest.helpful, -everything), (strongest.harmful, everything),
-            (explained.helpful, -relative),
-        ):  # fmt: skip
-            shares.append(len(set(got) & set(top(scores, K))))
-    return f"{np.mean(shares):.2f} of {K} as a full scan gives ({len(asked)} images, 3 lists each)"
+        strongest = influence.strongest(*query, K)
+        lists = [(strongest.helpful, -everything), (strongest.harmful, everything)]
+        if isinstance(influence, KFACInfluence):  # the other's is a full scan itself
+            relative = everything / np.sqrt(np.maximum(own, 1e-12))
+            lists.append((influence.explain(*query, K).helpful, -relative))
+        shares += [len(set(got) & set(top(scores, K))) for got, scores in lists]
+    return f"{np.mean(shares):.2f} of {K} as a full scan gives ({len(asked)} images)"
 
 
 def report(name: str, milliseconds_each: dict[str, float]) -> None:

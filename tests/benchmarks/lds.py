@@ -2,6 +2,8 @@
 
 KINDRED_MNIST=... python -m tests.benchmarks.lds     (about 20 minutes on two cores)
 
+Peers: pip install -r tests/benchmarks/requirements.txt.
+
 KINDRED_MNIST: the folder of MNIST's idx files. A small CNN is trained on 5,000 of its images, and
 400 times on half of them: 100 random halves, four seeds each, whose logits are kept in build/lds
 (delete it after a change of the training). The score of an image in question is

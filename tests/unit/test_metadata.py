@@ -62,3 +62,19 @@ def test_a_column_of_names_is_no_group():
     names = [f"{n}.png" for n in range(100)]
     table = csv("file,id,who", *(f"{n}.png,id-{n},{'ab'[n % 2]}" for n in range(100)))
     assert list(read_metadata(table, names)) == ["who"]
+
+
+def test_blanks_are_not_given():
+    names = [f"{n}.png" for n in range(100)]
+    lines = [f"{n}.png,{n or ''},{'in' if n % 2 else ''}" for n in range(100)]
+    found = read_metadata(csv("file,age,where", *lines), names)
+    assert found["age"][0] == "(not given)" and len(set(found["age"])) == 5
+    assert set(found["where"]) == {"in", "(not given)"}
+
+
+def test_lines_without_a_file_and_infinite_numbers_do_no_harm():
+    names = [f"{n}.png" for n in range(60)]
+    lines = [f"{n}.png,{n},{'ab'[n % 2]}" for n in range(60)]
+    lines[3] = "3.png,inf,a"
+    found = read_metadata(csv("file,iso,who", ",1,a", ",2,b", *lines), names)
+    assert list(found) == ["who"] and len(found["who"]) == 60  # iso is no column of numbers
