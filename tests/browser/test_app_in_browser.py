@@ -69,7 +69,7 @@ def fifty(test_png):
 
 def test_a_batch_of_fifty_its_map_and_its_csv(page, fifty):
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(fifty)
-    expect(page.get_by_text("of these 48 images stand out")).to_be_visible()
+    expect(page.get_by_text("of these 48 images stand out")).to_be_visible(timeout=SLOW)
     expect(page.get_by_text("2 refused")).to_be_visible()
     settled(page)
     page.get_by_text("2 files could not be inspected").click()

@@ -56,7 +56,7 @@ def test_images_drawn_around_on_the_map_are_listed_and_left_out(browser, url):
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.set_default_timeout(SLOW)
     page.goto(f"{url}/training?view=From+the+map&reviewer=test-map-{os.getpid()}")
-    expect(page.get_by_text("Draw around some to look through them")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Draw around some to look through all")).to_be_visible(timeout=SLOW)
     settled(page)
     area = page.locator(".nsewdrag").first.bounding_box()
     left, top = area["x"] + 0.3 * area["width"], area["y"] + 0.05 * area["height"]
