@@ -18,6 +18,12 @@ st.navigation(
             icon=":material/photo_library:",
             url_path="training",
         ),
+        st.Page(
+            "web/novelty_page.py",
+            title="Novelty",
+            icon=":material/new_releases:",
+            url_path="novelty",
+        ),
     ],
     position="top",
 ).run()

@@ -40,3 +40,23 @@ def group_flagged(features: np.ndarray, normal: np.ndarray) -> np.ndarray:
     for rank, rows in enumerate(sorted(apart, key=len, reverse=True)):
         groups[rows] = rank
     return groups
+
+
+def group_tight(features: np.ndarray) -> np.ndarray:
+    """Tight groups of flagged images alone, for a test that must not look at normal ones.
+
+    HDBSCAN as in `group_flagged`, without others beside them; all of them may be one group.
+
+    Args:
+        features: (N, D) unit features of flagged images.
+
+    Returns:
+        (N,) int, -1 for images in none.
+    """
+    if len(features) < SMALLEST_GROUP:
+        return np.full(len(features), -1)
+    model = HDBSCAN(
+        min_cluster_size=SMALLEST_GROUP, copy=True, allow_single_cluster=True, algorithm="brute"
+    )
+    found: np.ndarray = model.fit_predict(features)
+    return found

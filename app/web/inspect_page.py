@@ -13,6 +13,7 @@ from app.web.batch import (
 )
 from app.web.discoveries import show_discoveries, show_drift
 from app.web.header import header
+from app.web.inbox_pages import recognised, show_keep
 from app.web.inputs import show_inputs
 from app.web.job import Batch
 from app.web.level import choose_rule
@@ -47,6 +48,7 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
         ):
             show_summary(batch, decisions)
+            show_keep(workspace, batch, rule.level)
             show_downloads(workspace, batch, decisions)
     if batch.refused:
         show_refused(batch.refused)
@@ -57,7 +59,10 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
         show_steps(batch, order)
     row = selected_row(order) if several else 0
     image, decision = batch.images[row], decisions[row]
-    show_verdict(workspace, image, inspection, row, decision, rule, numbers=numbers)
+    named = recognised(workspace, batch, rule.level)
+    show_verdict(
+        workspace, image, inspection, row, decision, rule, named=named[row], numbers=numbers
+    )
     show_why_unknown(workspace, image, inspection, row, decision, rule, numbers=numbers)
     show_neighbours(workspace, inspection, row, decision, numbers=numbers)
     influences = why_not(workspace, inspection, row, image)

@@ -30,9 +30,13 @@ def show_verdict(
     decision: Decision,
     rule: Rule,
     *,
+    named: str,
     numbers: bool,
 ) -> None:
-    """Picture, verdict, sentence, histogram; all detectors when numbers are wanted."""
+    """Picture, verdict, sentence, histogram; all detectors when numbers are wanted.
+
+    `named` is the class that a person named and that it belongs to; "" for none.
+    """
     name = workspace.classes[decision.predicted]
     left, right = st.columns([2, 5], gap="medium")
     with left:
@@ -40,6 +44,13 @@ def show_verdict(
         facts = f"{literal(image.name)}  \n{image.width} x {image.height} pixels"
         st.caption(facts + (f"  \n{image.note}" if image.note else ""))
     with right:
+        if named:
+            st.badge(f"Named here: {plain(named)}", icon=":material/school:", color="blue")
+            st.markdown(
+                f"It belongs to **{plain(named)}**, a class that the classifier was not trained on "
+                "and that a person named on *Novelty*. What follows is about the classes it was "
+                "trained on."
+            )
         st.badge(
             decision.verdict.capitalize(),
             icon=VERDICT_ICON[decision.verdict],

@@ -1,0 +1,75 @@
+"""What the pages share of the inbox: opened once, and the classes that were named."""
+
+import numpy as np
+import streamlit as st
+
+from app.discovery import in_force, keep_flagged, learn
+from app.inbox import Inbox, identity
+from app.inbox_tables import InboxError
+from app.learning import LearnedClasses
+from app.web.job import Batch
+from app.workspace import Workspace
+
+
+@st.cache_resource
+def open_inbox() -> Inbox:
+    """The inbox, opened once for all sessions.
+
+    Raises:
+        InboxError: see `Inbox.open`.
+    """
+    return Inbox.open()
+
+
+def named_classes(workspace: Workspace) -> LearnedClasses | None:
+    """Learned from the classes in force; None where there are none or no inbox can be had."""
+    try:
+        classes = open_inbox().classes(identity(workspace))
+    except InboxError:
+        return None  # the Novelty page says why
+    numbers = tuple(named.id for named in in_force(classes))
+    return _learned(workspace.key, numbers, workspace) if numbers else None
+
+
+@st.cache_resource(max_entries=8, show_spinner="Learning the named classes ...")
+def _learned(key: str, numbers: tuple[int, ...], _workspace: Workspace) -> LearnedClasses:
+    return learn(_workspace, open_inbox().classes(identity(_workspace)))
+
+
+def recognised(workspace: Workspace, batch: Batch, level: float) -> list[str]:
+    """For each image the named class that it belongs to; "" for none."""
+    learned = named_classes(workspace)
+    assert batch.inspection is not None  # asked of inspected images only
+    if learned is None:
+        return [""] * len(batch.images)
+    features = np.asarray(batch.inspection.activations.features)
+    places = learned.recognise(features, level)
+    return [learned.names[place] if place >= 0 else "" for place in places]
+
+
+def show_keep(workspace: Workspace, batch: Batch, level: float) -> None:
+    """A button that puts the flagged images of a batch into the inbox."""
+    if not st.button(
+        "Keep the flagged ones",
+        icon=":material/inbox:",
+        help="Puts them into the inbox, where flagged images are collected until they show "
+        "whether they are something new. Small pictures without EXIF are kept, and how many "
+        "images were inspected.",
+    ):
+        return
+    assert batch.inspection is not None  # asked of inspected images only
+    try:
+        added, count = keep_flagged(
+            open_inbox(), workspace, batch.digest, batch.images, batch.inspection, level,
+        )  # fmt: skip
+    except InboxError as error:
+        st.error(f"They could not be kept: {error}", icon=":material/error:")
+        return
+    if added:
+        st.success(
+            f"{count:,} flagged images of {len(batch.images):,} are in the inbox. Open *Novelty* "
+            "to see what they are.",
+            icon=":material/inbox:",
+        )
+    else:
+        st.info("This batch is in the inbox already.", icon=":material/inbox:")

@@ -1,0 +1,116 @@
+"""One group of flagged images: what speaks for a class, and its naming."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.discovery import FALSE_ALARM, Candidate
+from app.inbox import identity
+from app.inbox_contents import Stream
+from app.inbox_tables import InboxError
+from app.web.inbox_pages import open_inbox
+from app.web.pictures import data_url
+from app.web.wording import plain
+from app.workspace import Workspace
+
+_STABLE = 0.75
+_LISTED = 200
+_SIDE = 56
+
+
+def show_candidate(workspace: Workspace, stream: Stream, candidate: Candidate, number: int) -> None:
+    """The sentence, the pictures with a tick each, a name, and a button."""
+    with st.container(border=True):
+        badge, words = verdict(candidate)
+        icon = "new_releases" if candidate.proven else "hourglass_top"
+        colour = "blue" if candidate.proven else "gray"
+        st.badge(badge, icon=f":material/{icon}:", color=colour)  # type: ignore[arg-type]
+        st.markdown(f"**Group {number}.** {words}")
+        calls = pd.Series(stream.predicted[candidate.rows]).value_counts()
+        said = ", ".join(f"{n:,} {plain(workspace.classes[c])}" for c, n in calls.head(3).items())
+        st.caption(f"The classifier would have called them: {said}. {_firmness(candidate)}")
+        _show_naming(workspace, stream, candidate)
+
+
+def verdict(candidate: Candidate) -> tuple[str, str]:
+    """A badge and a sentence, as Markdown."""
+    count = f"{len(candidate.rows):,} images look alike"
+    if candidate.proven:
+        return (
+            "New class",
+            f"{count}. {candidate.core:,} of them, listed first, lie where later images fell too "
+            f"often to be of the known classes: chance of a false alarm below {FALSE_ALARM:.0%}. "
+            f"Proven after {candidate.confirmed_at:,} inspected images.",
+        )
+    return (
+        "Not proven",
+        f"{count}. Whether they are a class is not proven yet: known images that are odd in one "
+        "way form groups too. Later images decide.",
+    )
+
+
+def _firmness(candidate: Candidate) -> str:
+    if candidate.stability >= _STABLE:
+        return "The group stays the same when some of the images are left out."
+    return "The group changes when some of the images are left out: look at it closely."
+
+
+def _show_naming(workspace: Workspace, stream: Stream, candidate: Candidate) -> None:
+    rows = candidate.rows[:_LISTED]
+    ids = stream.ids[rows]
+    try:
+        pictures = open_inbox().pictures(ids)
+    except InboxError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    key = f"candidate-{int(ids[0])}-{len(ids)}"
+    table = pd.DataFrame(
+        {
+            "Image": [data_url(pictures[int(i)]) if int(i) in pictures else "" for i in ids],
+            "Belongs": True,
+            "Called": [workspace.classes[stream.predicted[row]] for row in rows],
+            "File": [stream.names[row] for row in rows],
+        }
+    )
+    edited = st.data_editor(
+        table,
+        key=key,
+        hide_index=True,
+        height=min(38 + _SIDE * len(rows), 360),
+        row_height=_SIDE,
+        disabled=["Image", "Called", "File"],
+        column_config={
+            "Image": st.column_config.ImageColumn(width="small"),
+            "Belongs": st.column_config.CheckboxColumn(help="Untick what is something else."),
+        },
+    )
+    chosen = ids[edited["Belongs"].to_numpy(bool)]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        name = st.text_input("What is it?", key=f"{key}-name", max_chars=64, width=240,
+                             placeholder="Name of the class")  # fmt: skip
+        st.button(
+            f"Learn these {len(chosen):,}", key=f"{key}-learn", icon=":material/school:",
+            disabled=not name.strip() or len(chosen) < 2, on_click=_save,
+            args=(workspace, name, chosen),
+        )  # fmt: skip
+        st.button(
+            "Nothing new", key=f"{key}-dismiss", icon=":material/visibility_off:",
+            help="Takes the ticked images out of the groups; they stay in the inbox.",
+            on_click=_dismiss, args=(chosen,),
+        )  # fmt: skip
+    if failed := st.session_state.pop("novelty-failed", ""):
+        st.error(failed, icon=":material/error:")
+
+
+def _save(workspace: Workspace, name: str, ids: np.ndarray) -> None:
+    try:
+        open_inbox().save_class(identity(workspace), name, ids)
+    except (InboxError, ValueError) as error:
+        st.session_state["novelty-failed"] = str(error)
+
+
+def _dismiss(ids: np.ndarray) -> None:
+    try:
+        open_inbox().dismiss(ids)
+    except InboxError as error:
+        st.session_state["novelty-failed"] = str(error)

@@ -1,0 +1,149 @@
+"""From a flagged batch to a named class and back, without a browser."""
+
+import numpy as np
+import pytest
+import streamlit as st
+
+from app.discovery import find_candidates, in_force, keep_flagged, learn
+from app.inbox import Inbox, identity
+from app.inspecting import inspect_files
+from app.uploads import expand
+from tests.app.screens import texts, upload
+
+
+@pytest.fixture(autouse=True)
+def own_inbox(monkeypatch, tmp_path):
+    monkeypatch.setenv("KINDRED_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def inbox(own_inbox):
+    return Inbox.open()
+
+
+def files(test_png, **counts):
+    return [
+        (f"{name} {n}.png", test_png(name.replace("_", " "), n + start))
+        for name, (start, count) in counts.items()
+        for n in range(count)
+    ]
+
+
+def keep(inbox, demo, given, number):
+    """A pass, as the button on the Inspect page makes it."""
+    found = inspect_files(demo, list(expand(given)), gradients=False)
+    return keep_flagged(inbox, demo, f"pass {number}", found.images, found.inspection, 0.05)
+
+
+def button(page, label):
+    return next(found for found in page.button if found.label.startswith(label))
+
+
+def learn_largest(page, name):
+    """Name the largest group and press its button."""
+    learning = [found for found in page.button if found.label.startswith("Learn these")]
+    largest = max(learning, key=lambda found: int(found.label.split()[-1]))
+    page.text_input(key=largest.key.replace("-learn", "-name")).set_value(name).run()
+    page.button(key=largest.key).click().run()
+
+
+def test_an_empty_inbox_says_what_to_do(page):
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    assert not page.exception and "The inbox is empty" in texts(page)
+
+
+def test_flagged_images_are_kept_once(page, test_png, inbox, demo):
+    batch = files(test_png, Bag=(0, 14), Coat=(0, 10))
+    upload(page, batch)
+    button(page, "Keep the flagged ones").click().run()
+    assert not page.exception
+    stream = inbox.stream(identity(demo))
+    assert 10 <= len(stream) <= 17 and stream.inspected == 24
+    said = "\n".join(str(element.value) for element in page.success)
+    assert f"{len(stream)} flagged images of 24 are in the inbox" in said
+    button(page, "Keep the flagged ones").click().run()
+    assert len(inbox.stream(identity(demo))) == len(stream)
+    assert "in the inbox already" in texts(page)
+
+
+def test_a_group_is_named_learned_recognised_and_taken_back(page, test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 60), Coat=(0, 40)), 1)
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    assert not page.exception
+    said = texts(page)
+    assert "Group 1." in said and "look alike" in said and "Not proven" in said
+    learn_largest(page, "Bag")
+    assert not page.exception
+    (named,) = in_force(inbox.classes(identity(demo)))
+    assert named.name == "Bag" and len(named.sha256) >= 8
+    assert "**Bag**, from" in texts(page) and "points)" in texts(page)
+    page.switch_page("web/inspect_page.py").run()
+    held_back = files(test_png, Bag=(300, 60))
+    seen = inspect_files(demo, list(expand(held_back)), gradients=False).inspection
+    places = learn(demo, [named]).recognise(np.asarray(seen.activations.features), 0.05)
+    assert (places == 0).mean() > 0.3  # ten images taught it
+    upload(page, [held_back[int(np.flatnonzero(places == 0)[0])]])
+    assert "Named here: Bag" in texts(page)
+    page.switch_page("web/novelty_page.py").run()
+    button(page, "Undo").click().run()
+    assert not in_force(inbox.classes(identity(demo)))
+    page.switch_page("web/inspect_page.py").run()
+    assert "Named here" not in texts(page)
+
+
+def test_what_is_nothing_new_is_taken_out_of_the_groups(page, test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 40), Coat=(0, 20)), 1)
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    before = sum("Group" in str(m.value) for m in page.markdown)
+    button(page, "Nothing new").click().run()
+    assert not page.exception
+    assert sum("Group" in str(m.value) for m in page.markdown) < before
+    assert inbox.stream(identity(demo)).dismissed.sum() >= 10
+
+
+def test_later_bags_prove_that_they_are_a_class(test_png, inbox, demo):
+    """What formed the group is no evidence; what falls into it later is."""
+    known = ("Coat", "Dress", "Sneaker", "Trouser", "Shirt")
+    mixed = files(test_png, Bag=(0, 60), **dict.fromkeys(known, (0, 48)))
+    order = np.random.default_rng(0).permutation(len(mixed))
+    proven = []
+    for number, part in enumerate(np.array_split(order, 5)):
+        keep(inbox, demo, [mixed[row] for row in part], number)
+        stream = inbox.stream(identity(demo))
+        found = find_candidates(demo, stream, np.arange(len(stream)))
+        proven.append(found[0].proven)
+    assert not proven[0] and proven[-1] and proven == sorted(proven)
+    best = found[0]
+    names = np.array(stream.names)[best.rows[: best.core]]
+    assert best.core >= 5 and np.mean([name.startswith("Bag") for name in names]) >= 0.9
+
+
+def test_known_images_prove_nothing(test_png, inbox, demo):
+    known = ("Coat", "Dress", "Sneaker", "Trouser", "Shirt", "Pullover")
+    keep(inbox, demo, files(test_png, **dict.fromkeys(known, (100, 60))), 1)
+    stream = inbox.stream(identity(demo))
+    found = find_candidates(demo, stream, np.arange(len(stream)))
+    assert not any(candidate.proven for candidate in found)
+
+
+def test_a_page_without_its_inbox_says_why(page, monkeypatch, tmp_path):
+    (tmp_path / "broken.sqlite").write_bytes(b"no database " * 100)
+    monkeypatch.setenv("KINDRED_INBOX", f"sqlite:///{tmp_path / 'broken.sqlite'}")
+    page.run()
+    assert not page.exception  # the Inspect page works without
+    page.switch_page("web/novelty_page.py").run()
+    assert not page.exception and "damaged" in texts(page)
+
+
+def test_learning_uses_the_classes_in_force_only(test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 20)), 1)
+    ids = inbox.stream(identity(demo)).ids
+    number = inbox.save_class(identity(demo), "Bag", ids)
+    assert learn(demo, inbox.classes(identity(demo))).names == ("Bag",)
+    inbox.undo_class(number)
+    assert learn(demo, inbox.classes(identity(demo))).names == ()
