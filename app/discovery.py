@@ -1,5 +1,7 @@
 """From flagged images in the inbox to classes that were named and learned."""
 
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,3 +140,22 @@ def learn(workspace: Workspace, classes: Sequence[NewClass]) -> LearnedClasses:
 def named_images(classes: Sequence[NewClass]) -> list[NamedImages]:
     """The images of the classes in force."""
     return [NamedImages(named.name, named.vectors.features) for named in in_force(classes)]
+
+
+def labelled_set(inbox: Inbox, workspace: Workspace, named: NewClass) -> bytes:
+    """A zip of the pictures that taught a class, in a folder of its name.
+
+    Raises:
+        InboxError: when they cannot be read.
+    """
+    stream = inbox.stream(identity(workspace))
+    _, first = np.unique(stream.sha256, return_index=True)
+    chosen = first[np.isin(stream.sha256[first], named.sha256)]
+    pictures = inbox.pictures(stream.ids[chosen])
+    folder = "".join(letter if letter.isalnum() else "_" for letter in named.name)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for row in chosen:
+            if (known_by := int(stream.ids[row])) in pictures:
+                archive.writestr(f"{folder}/{stream.sha256[row]}.webp", pictures[known_by])
+    return buffer.getvalue()

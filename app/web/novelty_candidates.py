@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from app.artefacts import artefacts, normal_statistics
 from app.discovery import FALSE_ALARM, Candidate
 from app.inbox import identity
 from app.inbox_contents import Stream
@@ -63,6 +64,12 @@ def _show_naming(workspace: Workspace, stream: Stream, candidate: Candidate) -> 
     except InboxError as error:
         st.error(str(error), icon=":material/error:")
         return
+    if pictures and (odd := artefacts(pictures.values(), _normal(workspace.key, workspace))):
+        st.warning(
+            f"They are much {' and '.join(odd)} than normal images: perhaps a fault of the camera "
+            "or the file, not a class.",
+            icon=":material/photo_camera:",
+        )
     key = f"candidate-{int(ids[0])}-{len(ids)}"
     table = pd.DataFrame(
         {
@@ -100,6 +107,11 @@ def _show_naming(workspace: Workspace, stream: Stream, candidate: Candidate) -> 
         )  # fmt: skip
     if failed := st.session_state.pop("novelty-failed", ""):
         st.error(failed, icon=":material/error:")
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _normal(key: str, _workspace: Workspace) -> np.ndarray:
+    return normal_statistics(_workspace)
 
 
 def _save(workspace: Workspace, name: str, ids: np.ndarray) -> None:

@@ -1,12 +1,13 @@
 """Classes that were named: what learning them did, undo, and files to take away."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import streamlit as st
 from safetensors.numpy import save
 
-from app.discovery import in_force, learn, named_images
+from app.discovery import in_force, labelled_set, learn, named_images
 from app.inbox import Inbox
 from app.inbox_contents import NewClass
 from app.inbox_tables import InboxError
@@ -26,6 +27,11 @@ def show_learned(workspace: Workspace, inbox: Inbox, classes: Sequence[NewClass]
                         named[: number + 1])  # fmt: skip
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             st.markdown(learned_sentence(one.name, found), width="stretch")
+            st.download_button(
+                "Its images", data=partial(labelled_set, inbox, workspace, one),
+                file_name="named-images.zip", icon=":material/download:", on_click="ignore",
+                key=f"images-{one.id}",
+            )  # fmt: skip
             st.button(
                 "Undo", key=f"undo-class-{one.id}", icon=":material/undo:", on_click=_undo,
                 args=(inbox, one.id),

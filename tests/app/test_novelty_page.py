@@ -1,10 +1,14 @@
 """From a flagged batch to a named class and back, without a browser."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import streamlit as st
+from PIL import Image
 
-from app.discovery import find_candidates, in_force, keep_flagged, learn
+from app.discovery import find_candidates, in_force, keep_flagged, labelled_set, learn
 from app.inbox import Inbox, identity
 from app.inspecting import inspect_files
 from app.uploads import expand
@@ -144,6 +148,10 @@ def test_learning_uses_the_classes_in_force_only(test_png, inbox, demo):
     keep(inbox, demo, files(test_png, Bag=(0, 20)), 1)
     ids = inbox.stream(identity(demo)).ids
     number = inbox.save_class(identity(demo), "Bag", ids)
-    assert learn(demo, inbox.classes(identity(demo))).names == ("Bag",)
+    (named,) = inbox.classes(identity(demo))
+    assert learn(demo, [named]).names == ("Bag",)
+    with zipfile.ZipFile(io.BytesIO(labelled_set(inbox, demo, named))) as archive:
+        assert sorted(archive.namelist()) == sorted(f"Bag/{s}.webp" for s in named.sha256)
+        assert Image.open(io.BytesIO(archive.read(archive.namelist()[0]))).size == (28, 28)
     inbox.undo_class(number)
     assert learn(demo, inbox.classes(identity(demo))).names == ()
