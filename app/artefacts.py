@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from app.sampling import evenly
 from app.workspace import Workspace
 from ood.cluster_checks import artefact_z, image_statistics
 
@@ -23,8 +24,7 @@ _WORDS = {
 def normal_statistics(workspace: Workspace) -> np.ndarray:
     """(m, 5) of some calibration images, see `image_statistics`."""
     thumbnails = workspace.calibration.images.thumbnails
-    rows = np.unique(np.linspace(0, len(thumbnails) - 1, _NORMAL).astype(int))
-    return _statistics(thumbnails[row] for row in rows)
+    return _statistics(thumbnails[row] for row in evenly(len(thumbnails), _NORMAL))
 
 
 def artefacts(pictures: Iterable[bytes], normal: np.ndarray) -> list[str]:

@@ -4,6 +4,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.audit import Audit
+from app.sampling import evenly
 from explain.cross_validation import FOLDS, head_cross_validation
 from explain.data_oob import data_oob
 from explain.duplicates import near_duplicates
@@ -46,7 +47,7 @@ def make_audit(
     leaks = np.full(len(labels), -1)
     leaks[copies.leaks[:, 0]] = copies.leaks[:, 1]
     tqdm.write("value the training images")
-    some = np.unique(np.linspace(0, len(held_out) - 1, VALUED_ON).astype(int))
+    some = evenly(len(held_out), VALUED_ON)
     value = knn_shapley(features, labels, held_out.features[some], held_out.labels[some])
     outside = data_oob(features, labels, TREES)
     harm = np.zeros(len(labels), np.float32)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from app.files import write_whole
 from app.observing import once
 from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
+from app.sampling import evenly
 from explain.map import fit_map, place
 from models.bank import Bank, CalibrationSet, TuningSet
 from models.classifier import Classifier, NoStages
@@ -54,11 +55,6 @@ class Materials:
     calibration: CalibrationSet
     train: ImageFolder
     held_out: ImageFolder
-
-
-def evenly(length: int, count: int) -> np.ndarray:
-    """At most `count` of `length` rows, which lie class by class, evenly spaced."""
-    return np.unique(np.linspace(0, length - 1, count).astype(int))
 
 
 def fit_panel(on: Materials, *, odin: bool) -> tuple[Panel, dict[str, float]]:

@@ -12,9 +12,10 @@ from app.audit import AUDIT_FILE
 from app.auditing import make_audit
 from app.epochs import EpochLogits
 from app.files import write_whole
-from app.fitting import Materials, evenly
+from app.fitting import Materials
 from app.influences import FACTORS_FILE, INFLUENCE_FILE, load_influence
 from app.observing import once
+from app.sampling import evenly
 from app.workspace import SINGLE_FLIPS_FILE
 from explain.head import RefitDidNotConverge, RefittedHead, refit_like
 from explain.influence import LARGEST_HEAD, HeadInfluence

@@ -16,7 +16,6 @@ from safetensors.torch import save_file as save_tensors
 from tqdm import tqdm
 
 from app.files import write_whole
-from app.fitting import evenly
 from app.locations import MANIFEST
 from app.manifest import WorkspaceError, all_digests
 from app.networks import (
@@ -28,6 +27,7 @@ from app.networks import (
     load_checkpoint,
 )
 from app.observing import once
+from app.sampling import evenly
 from app.workspace import INFLUENCES_SHOWN, Workspace
 from explain import projection
 from explain.head import RefittedHead, refit_head

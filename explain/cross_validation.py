@@ -22,9 +22,9 @@ def head_cross_validation(
 
     The head of `explain.head.refit_head` is fitted on all folds but one, and asked about that one;
     every fold starts from zeros, as a start that has seen an image would remember its label.
-    Features are made unit vectors, so that one penalty suits every network; it is ten times that of
-    `explain.head`, since the network that made the features has seen all labels, and a head that
-    is free to follow would find the wrong ones in them again.
+    Features are made unit vectors, so that one penalty suits every network; it is ten times the
+    smallest of `explain.head`, since the network that made the features has seen all labels, and a
+    head that is free to follow would find the wrong ones in them again.
 
     Args:
         features: (N, D), any length.

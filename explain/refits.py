@@ -25,8 +25,9 @@ class HeadRefits:
     """Refits that start from an optimum and so take a fraction of a second.
 
     Newton's method, its systems solved by conjugate gradients with the inverse Hessian of the
-    original head as preconditioner. Leaving images out keeps everybody else's weight 1/N, so that
-    the penalty weighs as much as before.
+    original head as preconditioner; where so much is left out that this no longer helps, with one
+    made anew from the images that bend the loss most. Leaving images out keeps everybody else's
+    weight 1/N, so that the penalty weighs as much as before.
 
     Attributes:
         features: (N, D + 1) float64, extended.

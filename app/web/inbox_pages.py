@@ -1,10 +1,13 @@
 """What the pages share of the inbox: opened once, and the classes that were named."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
 from app.discovery import in_force, keep_flagged, learn
 from app.inbox import Inbox, identity
+from app.inbox_contents import NewClass
 from app.inbox_tables import InboxError
 from app.learning import LearnedClasses
 from app.web.job import Batch
@@ -27,13 +30,16 @@ def named_classes(workspace: Workspace) -> LearnedClasses | None:
         classes = open_inbox().classes(identity(workspace))
     except InboxError:
         return None  # the Novelty page says why
-    numbers = tuple(named.id for named in in_force(classes))
-    return _learned(workspace.key, numbers, workspace) if numbers else None
+    named = in_force(classes)
+    numbers = tuple(one.id for one in named)
+    return _learned(workspace.key, numbers, workspace, named) if numbers else None
 
 
 @st.cache_resource(max_entries=8, show_spinner="Learning the named classes ...")
-def _learned(key: str, numbers: tuple[int, ...], _workspace: Workspace) -> LearnedClasses:
-    return learn(_workspace, open_inbox().classes(identity(_workspace)))
+def _learned(
+    key: str, numbers: tuple[int, ...], _workspace: Workspace, _named: Sequence[NewClass]
+) -> LearnedClasses:
+    return learn(_workspace, _named)
 
 
 def recognised(workspace: Workspace, batch: Batch, level: float) -> list[str]:

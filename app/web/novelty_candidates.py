@@ -13,8 +13,9 @@ from app.web.inbox_pages import open_inbox
 from app.web.pictures import data_url
 from app.web.wording import plain
 from app.workspace import Workspace
+from ood.clusters import STABLE
+from ood.learned_class import FEWEST
 
-_STABLE = 0.75
 _LISTED = 200
 _SIDE = 56
 
@@ -51,7 +52,7 @@ def verdict(candidate: Candidate) -> tuple[str, str]:
 
 
 def _firmness(candidate: Candidate) -> str:
-    if candidate.stability >= _STABLE:
+    if candidate.stability >= STABLE:
         return "The group stays the same when some of the images are left out."
     return "The group changes when some of the images are left out: look at it closely."
 
@@ -91,13 +92,16 @@ def _show_naming(workspace: Workspace, stream: Stream, candidate: Candidate) -> 
             "Belongs": st.column_config.CheckboxColumn(help="Untick what is something else."),
         },
     )
-    chosen = ids[edited["Belongs"].to_numpy(bool)]
+    if len(rows) < len(candidate.rows):
+        st.caption(f"The first {len(rows):,} of {len(candidate.rows):,} are listed.")
+    ticked = edited["Belongs"].to_numpy(bool)
+    chosen, different = ids[ticked], len(np.unique(stream.sha256[rows[ticked]]))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("What is it?", key=f"{key}-name", max_chars=64, width=240,
                              placeholder="Name of the class")  # fmt: skip
         st.button(
             f"Learn these {len(chosen):,}", key=f"{key}-learn", icon=":material/school:",
-            disabled=not name.strip() or len(chosen) < 2, on_click=_save,
+            disabled=not name.strip() or different < FEWEST, on_click=_save,
             args=(workspace, name, chosen),
         )  # fmt: skip
         st.button(

@@ -1,9 +1,11 @@
 """The Novelty page: what the flagged images are, and whether they are a new class."""
 
+from hashlib import sha256
+
 import numpy as np
 import streamlit as st
 
-from app.discovery import LEVEL, Candidate, find_candidates, in_force
+from app.discovery import FALSE_ALARM, LEVEL, Candidate, find_candidates, in_force
 from app.inbox import identity
 from app.inbox_contents import Stream
 from app.inbox_tables import InboxError
@@ -29,7 +31,9 @@ def show_inbox(workspace: Workspace, stream: Stream, taught: set[str]) -> None:
         f"{len(waiting):,} of them are neither named nor dismissed."
     )
     found = _candidates(workspace.key, _version(stream, taught), workspace, stream, waiting)
-    if not found:
+    if not waiting:
+        st.success("All of them are named or dismissed.", icon=":material/check_circle:")
+    elif not found:
         st.info(
             f"They form no group of {SMALLEST_GROUP} or more yet. Keep more flagged images.",
             icon=":material/hourglass_empty:",
@@ -42,16 +46,13 @@ def show_inbox(workspace: Workspace, stream: Stream, taught: set[str]) -> None:
 def _candidates(
     key: str, version: str, _workspace: Workspace, _stream: Stream, _waiting: list[int]
 ) -> list[Candidate]:
-    rows = np.array(_waiting, np.int64)
-    if len(rows) < SMALLEST_GROUP:
-        return []
-    return find_candidates(_workspace, _stream, rows)
+    return find_candidates(_workspace, _stream, np.array(_waiting, np.int64))
 
 
 def _version(stream: Stream, taught: set[str]) -> str:
-    """What caches know the inbox by: it only grows, and its marks may change."""
-    last = int(stream.ids[-1]) if len(stream) else 0
-    return f"{last} {len(stream)} {stream.inspected} {stream.dismissed.sum()} {sorted(taught)}"
+    """What caches know the inbox by: its images, what was inspected, and what was decided."""
+    digest = sha256(stream.ids.tobytes() + stream.dismissed.tobytes())
+    return f"{digest.hexdigest()} {stream.inspected} {sorted(taught)}"
 
 
 with header() as workspace:
@@ -61,7 +62,7 @@ st.caption(
     "Flagged images are collected here. Those that are alike form groups; a group is called new "
     f"only when later images, flagged at {LEVEL:.0%}, fall into its place more often than known "
     "images could: over everything that is ever collected here the chance of a false alarm is at "
-    "most 5%."
+    f"most {FALSE_ALARM:.0%}."
 )
 try:
     inbox = open_inbox()

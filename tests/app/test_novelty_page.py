@@ -155,3 +155,24 @@ def test_learning_uses_the_classes_in_force_only(test_png, inbox, demo):
         assert Image.open(io.BytesIO(archive.read(archive.namelist()[0]))).size == (28, 28)
     inbox.undo_class(number)
     assert learn(demo, inbox.classes(identity(demo))).names == ()
+
+
+def test_copies_of_one_picture_are_no_class(page, test_png, inbox, demo):
+    """They would be one member, and nothing can be learned from one."""
+    keep(inbox, demo, [(f"copy {n}.png", test_png("Bag", 3)) for n in range(12)], 1)
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    assert not page.exception
+    page.text_input(key=next(t.key for t in page.text_input if t.label == "What is it?")).set_value(
+        "Bag"
+    ).run()
+    assert button(page, "Learn these").disabled
+
+
+def test_when_all_is_decided_the_page_says_so(page, test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 12)), 1)
+    inbox.dismiss(inbox.stream(identity(demo)).ids)
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    said = "\n".join(str(element.value) for element in page.success)
+    assert not page.exception and "All of them are named or dismissed" in said
