@@ -110,9 +110,9 @@ def find_candidates(workspace: Workspace, stream: Stream, rows: np.ndarray) -> l
         members = rows[clusters.members(number)]
         inside, confirmed_at = np.zeros(len(members), bool), 0
         for core, proposal in cores:
-            held = np.isin(stream.sha256[members], core)
-            if held.sum() > np.isin(stream.sha256[rows], core).sum() / 2:  # most of what waits
-                inside |= held
+            # What is left of a core that was named is not proven anew.
+            if np.isin(core, stream.sha256[members]).mean() > 0.5:
+                inside |= np.isin(stream.sha256[members], core)
                 confirmed_at = min(filter(None, [confirmed_at, proposal.confirmed_at]))
         members = np.concatenate([members[inside], members[~inside]])
         stability = float(clusters.stability[number])
