@@ -4,23 +4,29 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
+from app.candidate_checks import Checks, check_groups
 from app.inbox import Inbox, identity
 from app.inbox_contents import Flagged, NewClass, Stream
 from app.inspection import Inspection
 from app.learning import LearnedClasses, NamedImages
+from app.new_class_replay import replay
 from app.uploads import UploadedImage
 from app.workspace import Workspace
-from ood.clusters import cluster_by_means
-from ood.decision import Rule
-from ood.new_class import FlaggedCalibration
+from ood.clusters import Progress, cluster_by_density, cluster_by_means, no_progress
+from ood.new_class import Proposal
 from ood.new_class_monitor import NewClassMonitor
-from ood.novelty import SMALLEST_GROUP, group_tight
+from ood.novelty import SMALLEST_GROUP
 
-LEVEL = 0.05
-FALSE_ALARM = 0.05
+
+class Grouping(StrEnum):
+    """How flagged images are put together."""
+
+    ALL = "all of them"
+    DENSE = "only what lies close"
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,21 @@ class Candidate:
     Attributes:
         rows: (M,) of the stream, those of the core first.
         core: how many of them lie where later images fell too often to be known ones.
-        confirmed_at: how many images had been inspected when that was proven; 0 while it is not.
+        proof: the test that the core passed; None while it is not proven.
         stability: from 0 to 1; 0.75 and more is stable.
+        checks: what else speaks for or against it.
     """
 
     rows: np.ndarray
     core: int
-    confirmed_at: int
+    proof: Proposal | None
     stability: float
+    checks: Checks
 
     @property
     def proven(self) -> bool:
         """Whether it is a new class, but for the chance of a false alarm."""
-        return self.confirmed_at > 0
+        return self.proof is not None
 
 
 def keep_flagged(
@@ -67,6 +75,7 @@ def keep_flagged(
         p_values=p_values[rows],
         predicted=inspection.predicted[rows],
         features=np.asarray(inspection.activations.features[rows], np.float32),
+        means=workspace.novelty_layer.kept(inspection.activations.take(rows)),
     )
     added = inbox.add(
         identity(workspace), pass_id, level=level, inspected=len(images), flagged=flagged
@@ -74,53 +83,72 @@ def keep_flagged(
     return added, len(rows)
 
 
-def replay(workspace: Workspace, stream: Stream) -> NewClassMonitor:
-    """The sequential test over everything in the inbox; the same stream, the same outcome."""
-    features = np.asarray(workspace.calibration.images.activations.features)
-    flagged = workspace.calibration_flagged(Rule(LEVEL))
-    calibration = FlaggedCalibration.of(features, flagged)
-    chosen = stream.p_values <= LEVEL
-    return NewClassMonitor.start(calibration, group_tight, FALSE_ALARM).extend(
-        stream.sha256[chosen].tolist(), stream.vectors.features[chosen],
-        stream.inspected_before[chosen], stream.inspected,
-    )  # fmt: skip
-
-
-def find_candidates(workspace: Workspace, stream: Stream, rows: np.ndarray) -> list[Candidate]:
+def find_candidates(
+    workspace: Workspace, stream: Stream, rows: np.ndarray,
+    monitor: NewClassMonitor | None = None,
+    grouping: Grouping = Grouping.ALL, progress: Progress = no_progress,
+) -> list[Candidate]:  # fmt: skip
     """Groups of flagged images, those with a proven core first, then the larger ones.
 
-    Groups are made by k-means: on penultimate features a class that the network does not know is
-    spread out. What is put to the test are tight groups, which hold fewer of its images and hardly
-    any others.
+    What is put to the test are tight groups of their own, which hold fewer of a class's images and
+    hardly any others; a group shown has what lies in a proven one as its core.
 
     Args:
         workspace: whose inbox it is.
         stream: everything in the inbox.
         rows: (N,) of the stream, those that wait for a person.
+        monitor: see `replay`; None to replay now.
+        grouping: how.
+        progress: called with the share of the work that is done.
     """
     if len(rows) < SMALLEST_GROUP:
         return []
-    monitor, clusters = replay(workspace, stream), cluster_by_means(stream.vectors.features[rows])
+    features = workspace.novelty_layer.features(stream.vectors)[rows]
+    make = cluster_by_means if grouping is Grouping.ALL else cluster_by_density
+    clusters = make(features, progress=progress)
+    groups = [rows[clusters.members(number)] for number in range(len(clusters))]
+    checks = check_groups(workspace, stream, rows, groups)
+    monitor = monitor or replay(workspace, stream)
     cores = [
         (np.array([monitor.ids[member] for member in new.members]), new.proposal)
         for new in monitor.new_classes()
     ]
     found = []
-    for number in range(len(clusters)):
-        members = rows[clusters.members(number)]
-        inside, confirmed_at = np.zeros(len(members), bool), 0
+    for members, firmness, checked in zip(groups, clusters.stability, checks, strict=True):
+        inside, proof = np.zeros(len(members), bool), None
         for core, proposal in cores:
             # What is left of a core that was named is not proven anew.
             if np.isin(core, stream.sha256[members]).mean() > 0.5:
                 inside |= np.isin(stream.sha256[members], core)
-                confirmed_at = min(filter(None, [confirmed_at, proposal.confirmed_at]))
+                proof = min(filter(None, [proof, proposal]), key=_confirmed_at)
         members = np.concatenate([members[inside], members[~inside]])
-        stability = float(clusters.stability[number])
-        found.append(Candidate(members, int(inside.sum()), confirmed_at, stability))
+        found.append(Candidate(members, int(inside.sum()), proof, float(firmness), checked))
     return sorted(
         (candidate for candidate in found if len(candidate.rows) >= SMALLEST_GROUP),
         key=lambda candidate: (not candidate.proven, -len(candidate.rows)),
     )
+
+
+def _confirmed_at(proposal: Proposal) -> int:
+    return proposal.confirmed_at or 0
+
+
+def name_class(
+    inbox: Inbox, workspace: Workspace, name: str, ids: Sequence[int] | np.ndarray
+) -> int:
+    """Remember a new class by the images that teach it; returns its number.
+
+    Raises:
+        ValueError: when the name is that of a known class, or see `Inbox.save_class`.
+        InboxError: when it cannot be written.
+    """
+    same = [known for known in workspace.classes if known.casefold() == name.strip().casefold()]
+    if same:
+        raise ValueError(
+            f"{same[0]} is a class that the model knows already. If these are more of it, say so "
+            "by *Nothing new*; a new class needs a name of its own."
+        )
+    return inbox.save_class(identity(workspace), name, ids)
 
 
 def in_force(classes: Sequence[NewClass]) -> list[NewClass]:

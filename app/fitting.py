@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from app.files import write_whole
+from app.novelty_layer import NOVELTY_LAYER_FILE, NoveltyLayer
 from app.observing import once
 from app.outliers import SET_SIZE, Scores, made_sets, read_outliers, read_pixels, unknown_sets
 from app.sampling import evenly
@@ -24,6 +25,7 @@ from models.observed import ObservedSet
 from ood.combination import MEMBERS, Combiner
 from ood.detectors import detectors_for
 from ood.gradient import ODIN
+from ood.layer_choice import choose_layer
 from ood.panel import COMBINER_FILE, Panel
 from ood.patches import PatchBank
 from ood.store import load_fitted, save_fitted
@@ -165,6 +167,18 @@ def fit_patches(on: Materials) -> None:
         once(on.build / "patches.safetensors", write, lambda path: None)
     except NoStages as error:
         tqdm.write(f"{error} This workspace will not show where an image is odd.")
+
+
+def fit_novelty_layer(on: Materials) -> None:
+    """Choose the layer at which new classes are looked for, on training images."""
+
+    def write(path: Path) -> None:
+        tqdm.write("hide each class to choose a layer for new ones")
+        images = on.bank.images
+        choice = choose_layer(images.activations, np.asarray(images.labels), on.bank.head)
+        save_fitted(NoveltyLayer.of(choice), path)
+
+    once(on.build / NOVELTY_LAYER_FILE, write, lambda path: None)
 
 
 def fit_the_map(build: Path, bank: Bank, calibration: CalibrationSet) -> None:

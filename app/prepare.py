@@ -27,6 +27,7 @@ import ood
 from app.epochs import EpochLogits
 from app.fitting import (
     Materials,
+    fit_novelty_layer,
     fit_panel,
     fit_patches,
     fit_the_map,
@@ -148,6 +149,7 @@ def prepare(recipe: Recipe, target: Path) -> Manifest:
     outliers = score_outliers(on, panel, unknown)
     auroc = mean_auroc(tuning_scores, {name: outliers[name] for name in CHOOSING})
     fit_patches(on)
+    fit_novelty_layer(on)
     refit = fit_influence(on)
     fit_audit(on, epochs)
     fit_single_flips(on, refit)

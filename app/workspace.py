@@ -16,6 +16,7 @@ from app.influences import open_influence
 from app.inspection import Inspection
 from app.manifest import Manifest, WorkspaceError
 from app.networks import open_networks
+from app.novelty_layer import NOVELTY_LAYER_FILE, NoveltyLayer
 from app.outliers import read_outliers
 from explain.attribution import integrated_gradients
 from explain.head import RefittedHead
@@ -149,6 +150,14 @@ class Workspace:
         """Calibration images that one training image decides; None where nothing is refitted."""
         path = self.path / SINGLE_FLIPS_FILE
         return load_fitted(SingleFlips, path) if path.exists() else None
+
+    @cached_property
+    def novelty_layer(self) -> NoveltyLayer:
+        """Where new classes are looked for; the last layer in a workspace of before."""
+        path = self.path / NOVELTY_LAYER_FILE
+        if path.exists():
+            return load_fitted(NoveltyLayer, path)
+        return NoveltyLayer.penultimate(self.calibration.images.activations)
 
     @cached_property
     def training_ids(self) -> list[str]:

@@ -27,7 +27,7 @@ _SILHOUETTES = 2_000
 _REFERENCES = 5
 _CHUNK = 16_384
 
-Progress = Callable[[float], None]
+Progress = Callable[[float], object]
 Partition = Callable[[np.ndarray], np.ndarray]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.stats import t
 from sklearn.cluster import KMeans
 
 from models.activations import Activations, Head
@@ -12,6 +13,8 @@ from models.bank import normalise_rows
 
 IMAGES = 2_000
 HIDDEN_SHARE = 0.1
+_DOUBT = 0.01
+PENULTIMATE = -1
 _SMALLEST_DEVIATION = 1e-6
 
 
@@ -20,13 +23,13 @@ class Layer:
     """How features are read at one layer, for clustering.
 
     Attributes:
-        stage: number of the stage whose channel means are read; None for the penultimate features,
+        stage: number of the stage whose channel means are read; -1 for the penultimate features,
             which are read as they are.
         means: (K,) of the training images.
         deviations: (K,) of the training images, above 0.
     """
 
-    stage: int | None
+    stage: int
     means: np.ndarray
     deviations: np.ndarray
 
@@ -34,7 +37,7 @@ class Layer:
     def penultimate(cls, activations: Activations) -> Self:
         """The input of the last linear layer."""
         width = activations.features.shape[1]
-        return cls(None, np.zeros(width, np.float32), np.ones(width, np.float32))
+        return cls(PENULTIMATE, np.zeros(width, np.float32), np.ones(width, np.float32))
 
     @classmethod
     def of_stage(cls, stage: int, activations: Activations) -> Self:
@@ -44,8 +47,12 @@ class Layer:
 
     def features(self, activations: Activations) -> np.ndarray:
         """(N, K) float32, of length one."""
-        part = activations.features if self.stage is None else activations.means[self.stage]
-        return normalise_rows((np.asarray(part, np.float32) - self.means) / self.deviations)
+        own = self.stage == PENULTIMATE
+        return self.read(activations.features if own else activations.means[self.stage])
+
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """(N, K) features or channel means, as the layer has them, to unit length, float32."""
+        return normalise_rows((np.asarray(values, np.float32) - self.means) / self.deviations)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,20 @@ class LayerChoice:
 
     @property
     def best(self) -> int:
-        """The layer with the largest mean score; the last, penultimate one where none has one."""
-        means = np.nan_to_num(self.scores, nan=-1.0).mean(axis=1)
-        return len(means) - 1 - int(means[::-1].argmax())
+        """The penultimate layer, the last, unless a stage is ahead of it beyond doubt.
+
+        That is: by a paired t-test over the classes, at 1% shared among the stages (Bonferroni);
+        then the stage with the largest mean score. A higher mean alone is not to be trusted: what
+        is hidden here has been learned, which a new class has not.
+        """
+        lead = self.scores[:-1] - self.scores[-1]
+        lead = lead[:, np.isfinite(lead).all(axis=0)]
+        classes = lead.shape[1]
+        if classes < 2 or len(lead) == 0:
+            return len(lead)
+        errors = np.maximum(lead.std(axis=1, ddof=1) / np.sqrt(classes), 1e-9)
+        ahead = t.sf(lead.mean(axis=1) / errors, classes - 1) <= _DOUBT / len(lead)
+        return int(np.where(ahead, lead.mean(axis=1), 0).argmax()) if ahead.any() else len(lead)
 
 
 def choose_layer(activations: Activations, labels: np.ndarray, head: Head) -> LayerChoice:
@@ -102,7 +120,7 @@ def choose_layer(activations: Activations, labels: np.ndarray, head: Head) -> La
             features = layer.features(sample)
             if not np.isfinite(features).all():
                 raise ValueError("Activations of the training images are not all finite.")
-            if layer.stage is None:
+            if layer.stage == PENULTIMATE:
                 features = features @ _span_without(head, int(hidden))
             scores[number, hidden] = _found(features, labels[rows], int(hidden))
     return LayerChoice(layers, scores)

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from models.bank import normalise_rows
+from ood.clusters import Progress, no_progress
 from ood.new_class import Ball, FlaggedCalibration, Proposal, share_of_error
 from ood.novelty import SMALLEST_GROUP
 
@@ -86,8 +87,9 @@ class NewClassMonitor:
         return cls(calibration, cluster, false_alarm, (), calibration.features[:0], 0, ())
 
     def extend(
-        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int
-    ) -> Self:
+        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int,
+        progress: Progress = no_progress,
+    ) -> Self:  # fmt: skip
         """After more of the stream; in one piece or in several, the outcome is the same.
 
         Args:
@@ -95,6 +97,7 @@ class NewClassMonitor:
             features: (F, D), of any length but 0.
             positions: (F,) int, which of all inspected images each is, from 1; ascending.
             inspected: how many images have been inspected at the end.
+            progress: called with the share of the new images that were followed.
 
         Raises:
             ValueError: when these do not fit each other or what came before.
@@ -111,6 +114,7 @@ class NewClassMonitor:
             now = int(positions[end - 1])
             after = after._follow(ids[piece], unit[piece], positions[piece], now)._propose()
             start = end
+            progress(end / len(new))
         return after._follow(ids[start:], unit[start:], positions[start:], inspected)
 
     def new_classes(self) -> list[NewClass]:

@@ -8,6 +8,7 @@ from models.bank import normalise_rows
 SMALLEST_GROUP = 5
 _CONTEXT = 1_000
 _OWN_SHARE = 0.8
+_LATEST = 3_000
 
 
 def group_flagged(features: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -45,18 +46,20 @@ def group_flagged(features: np.ndarray, normal: np.ndarray) -> np.ndarray:
 def group_tight(features: np.ndarray) -> np.ndarray:
     """Tight groups of flagged images alone, for a test that must not look at normal ones.
 
-    HDBSCAN as in `group_flagged`, without others beside them; all of them may be one group.
+    HDBSCAN as in `group_flagged`, without others beside them; all of them may be one group. Its
+    memory grows with the square of their number: of more than 3,000, the latest are grouped.
 
     Args:
-        features: (N, D) unit features of flagged images.
+        features: (N, D) unit features of flagged images, in the order in which they came.
 
     Returns:
         (N,) int, -1 for images in none.
     """
+    groups = np.full(len(features), -1)
     if len(features) < SMALLEST_GROUP:
-        return np.full(len(features), -1)
+        return groups
     model = HDBSCAN(
         min_cluster_size=SMALLEST_GROUP, copy=True, allow_single_cluster=True, algorithm="brute"
     )
-    found: np.ndarray = model.fit_predict(features)
-    return found
+    groups[-_LATEST:] = model.fit_predict(features[-_LATEST:])
+    return groups

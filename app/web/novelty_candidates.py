@@ -5,11 +5,12 @@ import pandas as pd
 import streamlit as st
 
 from app.artefacts import artefacts, normal_statistics
-from app.discovery import FALSE_ALARM, Candidate
-from app.inbox import identity
+from app.discovery import Candidate, name_class
 from app.inbox_contents import Stream
 from app.inbox_tables import InboxError
+from app.new_class_replay import FALSE_ALARM
 from app.web.inbox_pages import open_inbox
+from app.web.novelty_evidence import show_evidence
 from app.web.pictures import data_url
 from app.web.wording import plain
 from app.workspace import Workspace
@@ -20,6 +21,7 @@ _LISTED = 200
 _SIDE = 56
 
 
+@st.fragment
 def show_candidate(workspace: Workspace, stream: Stream, candidate: Candidate, number: int) -> None:
     """The sentence, the pictures with a tick each, a name, and a button."""
     with st.container(border=True):
@@ -31,6 +33,7 @@ def show_candidate(workspace: Workspace, stream: Stream, candidate: Candidate, n
         calls = pd.Series(stream.predicted[candidate.rows]).value_counts()
         said = ", ".join(f"{n:,} {plain(workspace.classes[c])}" for c, n in calls.head(3).items())
         st.caption(f"The classifier would have called them: {said}. {_firmness(candidate)}")
+        show_evidence(workspace, candidate)
         _show_naming(workspace, stream, candidate)
 
 
@@ -41,8 +44,7 @@ def verdict(candidate: Candidate) -> tuple[str, str]:
         return (
             "New class",
             f"{count}. {candidate.core:,} of them, listed first, lie where later images fell too "
-            f"often to be of the known classes: chance of a false alarm below {FALSE_ALARM:.0%}. "
-            f"Proven after {candidate.confirmed_at:,} inspected images.",
+            f"often to be of the known classes: chance of a false alarm below {FALSE_ALARM:.0%}.",
         )
     return (
         "Not proven",
@@ -99,34 +101,28 @@ def _show_naming(workspace: Workspace, stream: Stream, candidate: Candidate) -> 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("What is it?", key=f"{key}-name", max_chars=64, width=240,
                              placeholder="Name of the class")  # fmt: skip
-        st.button(
+        learn = st.button(
             f"Learn these {len(chosen):,}", key=f"{key}-learn", icon=":material/school:",
-            disabled=not name.strip() or different < FEWEST, on_click=_save,
-            args=(workspace, name, chosen),
+            disabled=not name.strip() or different < FEWEST,
         )  # fmt: skip
-        st.button(
-            "Nothing new", key=f"{key}-dismiss", icon=":material/visibility_off:",
+        dismiss = st.button(
+            "Nothing new",
+            key=f"{key}-dismiss",
+            icon=":material/visibility_off:",
             help="Takes the ticked images out of the groups; they stay in the inbox.",
-            on_click=_dismiss, args=(chosen,),
-        )  # fmt: skip
-    if failed := st.session_state.pop("novelty-failed", ""):
-        st.error(failed, icon=":material/error:")
+        )
+    try:
+        if learn:
+            name_class(open_inbox(), workspace, name, chosen)
+        elif dismiss:
+            open_inbox().dismiss(chosen)
+    except (InboxError, ValueError) as error:
+        st.error(str(error), icon=":material/error:")
+    else:
+        if learn or dismiss:
+            st.rerun(scope="app")
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _normal(key: str, _workspace: Workspace) -> np.ndarray:
     return normal_statistics(_workspace)
-
-
-def _save(workspace: Workspace, name: str, ids: np.ndarray) -> None:
-    try:
-        open_inbox().save_class(identity(workspace), name, ids)
-    except (InboxError, ValueError) as error:
-        st.session_state["novelty-failed"] = str(error)
-
-
-def _dismiss(ids: np.ndarray) -> None:
-    try:
-        open_inbox().dismiss(ids)
-    except InboxError as error:
-        st.session_state["novelty-failed"] = str(error)

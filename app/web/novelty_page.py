@@ -1,17 +1,18 @@
 """The Novelty page: what the flagged images are, and whether they are a new class."""
 
-from hashlib import sha256
-
 import numpy as np
 import streamlit as st
 
-from app.discovery import FALSE_ALARM, LEVEL, Candidate, find_candidates, in_force
+from app.discovery import Grouping, in_force
 from app.inbox import identity
 from app.inbox_contents import Stream
 from app.inbox_tables import InboxError
+from app.new_class_replay import FALSE_ALARM, LEVEL
 from app.web.header import header
 from app.web.inbox_pages import open_inbox
 from app.web.novelty_candidates import show_candidate
+from app.web.novelty_groups import candidates, waiting_rows
+from app.web.novelty_keeping import show_keeping
 from app.web.novelty_learned import show_learned
 from app.workspace import Workspace
 from ood.novelty import SMALLEST_GROUP
@@ -21,38 +22,50 @@ _SHOWN = 8
 
 def show_inbox(workspace: Workspace, stream: Stream, taught: set[str]) -> None:
     """Candidates for new classes among what is neither dismissed nor named."""
-    waiting = [
-        row
-        for row in range(len(stream))
-        if not stream.dismissed[row] and stream.sha256[row] not in taught
-    ]
+    rows = waiting_rows(stream, taught)
     st.caption(
         f"{len(stream):,} flagged images of {stream.inspected:,} inspected ones are in the inbox; "
-        f"{len(waiting):,} of them are neither named nor dismissed."
+        f"{len(rows):,} of them are neither named nor dismissed."
     )
-    found = _candidates(workspace.key, _version(stream, taught), workspace, stream, waiting)
-    if not waiting:
+    if not len(rows):
         st.success("All of them are named or dismissed.", icon=":material/check_circle:")
-    elif not found:
+        return
+    grouping = st.segmented_control(
+        "Make groups of",
+        list(Grouping),
+        default=Grouping.ALL,
+        required=True,
+        help="All of them: every flagged image joins a group (k-means), and groups of fewer than "
+        f"{SMALLEST_GROUP} are not shown. Only what lies close: images unlike all others join "
+        "none (HDBSCAN).",
+    )
+    found = candidates(workspace, stream, rows, grouping)
+    _show_layer(workspace)
+    if not found:
         st.info(
             f"They form no group of {SMALLEST_GROUP} or more yet. Keep more flagged images.",
             icon=":material/hourglass_empty:",
         )
     for number, candidate in enumerate(found[:_SHOWN], start=1):
         show_candidate(workspace, stream, candidate, number)
+    if len(found) > _SHOWN:
+        st.caption(f"The first {_SHOWN} of {len(found):,} groups are shown.")
 
 
-@st.cache_data(max_entries=8, show_spinner="Looking for groups, and putting them to the test ...")
-def _candidates(
-    key: str, version: str, _workspace: Workspace, _stream: Stream, _waiting: list[int]
-) -> list[Candidate]:
-    return find_candidates(_workspace, _stream, np.array(_waiting, np.int64))
-
-
-def _version(stream: Stream, taught: set[str]) -> str:
-    """What caches know the inbox by: its images, what was inspected, and what was decided."""
-    digest = sha256(stream.ids.tobytes() + stream.dismissed.tobytes())
-    return f"{digest.hexdigest()} {stream.inspected} {sorted(taught)}"
+def _show_layer(workspace: Workspace) -> None:
+    chosen = workspace.novelty_layer
+    if not len(chosen.scores):
+        return
+    if chosen.stage < 0:
+        where = (
+            "the network's last layer; no earlier one finds hidden known classes clearly better."
+        )
+    else:
+        where = (
+            f"stage {chosen.stage + 1} of the network, which finds hidden known classes clearly "
+            f"better than the last layer (F1 {np.max(chosen.scores):.2f}, {chosen.scores[-1]:.2f})."
+        )
+    st.caption(f"Alike is what looks alike at {where}")
 
 
 with header() as workspace:
@@ -72,11 +85,13 @@ except InboxError as error:
     st.error(str(error), icon=":material/error:")
     st.stop()
 show_learned(workspace, inbox, classes)
-if not len(stream):
+if len(stream):
+    taught = {sha256 for named in in_force(classes) for sha256 in named.sha256}
+    show_inbox(workspace, stream, taught)
+else:
     st.info(
         "The inbox is empty. On *Inspect*, drop a batch of images and press *Keep the flagged "
         "ones*.",
         icon=":material/inbox:",
     )
-    st.stop()
-show_inbox(workspace, stream, {sha256 for named in in_force(classes) for sha256 in named.sha256})
+show_keeping(workspace, inbox, stream)

@@ -8,9 +8,19 @@ import pytest
 import streamlit as st
 from PIL import Image
 
-from app.discovery import find_candidates, in_force, keep_flagged, labelled_set, learn
+from app.candidate_checks import check_groups
+from app.discovery import (
+    Grouping,
+    find_candidates,
+    in_force,
+    keep_flagged,
+    labelled_set,
+    learn,
+    name_class,
+)
 from app.inbox import Inbox, identity
 from app.inspecting import inspect_files
+from app.new_class_replay import replay
 from app.uploads import expand
 from tests.app.screens import texts, upload
 
@@ -179,3 +189,74 @@ def test_when_all_is_decided_the_page_says_so(page, test_png, inbox, demo):
     page.switch_page("web/novelty_page.py").run()
     said = "\n".join(str(element.value) for element in page.success)
     assert not page.exception and "All of them are named or dismissed" in said
+
+
+def test_a_new_class_is_not_named_like_a_known_one(test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 12)), 1)
+    ids = inbox.stream(identity(demo)).ids
+    with pytest.raises(ValueError, match="Coat is a class that the model knows"):
+        name_class(inbox, demo, " coat ", ids)
+    assert not inbox.classes(identity(demo))
+
+
+def test_a_group_says_what_speaks_for_it_on_images_that_did_not_form_it(test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 90), Coat=(0, 90)), 1)
+    stream = inbox.stream(identity(demo))
+    rows = np.arange(len(stream))
+    bags = rows[[name.startswith("Bag") for name in stream.names]]
+    checks = find_candidates(demo, stream, rows, replay(demo, stream))[0].checks
+    assert checks.separation.members >= 5 and checks.separation.mmd_p <= 0.05
+    assert 0 <= checks.entropy.of_classes <= np.log(len(demo.classes))
+    # Every image twice: no copy of what formed the group stands for it.
+    twice = np.concatenate([bags[:8], bags[:8]])
+    (few,) = check_groups(demo, stream, twice, [bags[:8]])
+    assert few.separation is None
+
+
+def test_the_test_goes_on_from_where_it_was(test_png, inbox, demo):
+    """A page that is opened again follows only what is new, with the same outcome."""
+    before = None
+    for number, part in enumerate(np.array_split(np.arange(120), 4)):
+        some = [(f"Bag {n}.png", test_png("Bag", int(n))) for n in part]
+        keep(inbox, demo, some + files(test_png, Coat=(30 * number, 30)), number)
+        stream = inbox.stream(identity(demo))
+        before = replay(demo, stream, before)
+        whole = replay(demo, stream)
+        assert before.ids == whole.ids and before.inspected == whole.inspected
+        assert [(p.hits, p.confirmed_at) for p in before.proposals] == [
+            (p.hits, p.confirmed_at) for p in whole.proposals
+        ]
+    inbox.delete(stream.ids[:5])
+    left = inbox.stream(identity(demo))
+    assert replay(demo, left, before).ids == replay(demo, left).ids  # and not those deleted
+
+
+def test_what_is_kept_can_be_taken_back_and_deleted(page, test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 20)), 1)
+    inbox.dismiss(inbox.stream(identity(demo)).ids[:3])
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    button(page, "Take back the 3 dismissed").click().run()
+    assert not page.exception and not inbox.stream(identity(demo)).dismissed.any()
+    button(page, "Delete what is older").click().run()
+    assert len(inbox.stream(identity(demo))) > 5  # nothing is 90 days old
+    assert button(page, "Delete everything").disabled
+    next(box for box in page.checkbox if "delete all" in box.label).check().run()
+    button(page, "Delete everything").click().run()
+    assert not page.exception and "The inbox is empty" in texts(page)
+    assert len(inbox.stream(identity(demo))) == 0
+
+
+def test_dense_groups_leave_out_what_is_unlike_all_others(page, test_png, inbox, demo):
+    keep(inbox, demo, files(test_png, Bag=(0, 90), Ankle_boot=(0, 90)), 1)
+    page.run()
+    page.switch_page("web/novelty_page.py").run()
+    page.segmented_control[0].set_value(Grouping.DENSE).run()
+    assert not page.exception
+    stream = inbox.stream(identity(demo))
+    rows = np.arange(len(stream))
+    monitor = replay(demo, stream)
+    everything = find_candidates(demo, stream, rows, monitor)
+    dense = find_candidates(demo, stream, rows, monitor, Grouping.DENSE)
+    assert 0 < sum(len(c.rows) for c in dense) < 0.9 * len(rows)
+    assert [c.rows.tolist() for c in dense] != [c.rows.tolist() for c in everything]

@@ -213,7 +213,7 @@ def compare(split: Split) -> None:
 
     unlabelled = split.test.take(np.flatnonzero(flags))
     for number, layer in enumerate(choice.layers):
-        name = "penultimate" if layer.stage is None else f"stage {layer.stage + 1}"
+        name = "penultimate" if layer.stage < 0 else f"stage {layer.stage + 1}"
         name = f"**{name}, chosen**" if number == choice.best else name
         score = f"{np.nanmean(choice.scores[number]):.2f}"
         features = layer.features(unlabelled)
