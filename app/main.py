@@ -24,6 +24,7 @@ st.navigation(
             icon=":material/new_releases:",
             url_path="novelty",
         ),
+        st.Page("web/map_page.py", title="Map", icon=":material/scatter_plot:", url_path="map"),
     ],
     position="top",
 ).run()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from app.map_sampling import stratified_sample
 from ood.decision import Verdict
 
 MAP_POINTS = 8_000
@@ -153,16 +154,3 @@ def map_figure(
 def literal_hover(text: str) -> str:
     """Text that Plotly takes literally: no tags, no template fields."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("%", "&#37;")
-
-
-def stratified_sample(labels: np.ndarray, size: int) -> np.ndarray:
-    """At most about `size` rows, every class in proportion and with at least one; seeded."""
-    if len(labels) <= size:
-        return np.arange(len(labels))
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels)
-    starts = np.cumsum(counts) - counts
-    kept = np.minimum(np.maximum(1, counts * size // len(labels)), counts)
-    return np.sort(np.concatenate([order[s : s + k] for s, k in zip(starts, kept, strict=True)]))

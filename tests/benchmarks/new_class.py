@@ -175,11 +175,13 @@ def first_right(
     return np.inf, np.nan, wrong
 
 
-def delays(known: Images, unknown: Images, share: float, cluster: Clustering) -> str:
+def delays(
+    known: Images, unknown: Images, share: float, cluster: Clustering, orders: int = ORDERS
+) -> str:
     """The cells for one unknown class at one prevalence."""
     rng, items = np.random.default_rng(1), LONGEST[share]
     found = []
-    for _ in range(ORDERS):
+    for _ in range(orders):
         order = rng.permutation(len(known))
         calibration, others = order[:CALIBRATION], order[CALIBRATION:]
         # Known images come again where there are too few of them.

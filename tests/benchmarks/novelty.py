@@ -136,8 +136,21 @@ def learn(hidden: tuple[int, ...], path: Path) -> None:
     print(f"trained and observed in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def flagged(split: Split) -> np.ndarray:
-    """(m,) bool: the test images whose p-value is at most 5%."""
+@dataclass(frozen=True)
+class Scored:
+    """Outlier scores: (CALIBRATION,) of held-out known images, and (m,) of the test images."""
+
+    calibration: np.ndarray
+    test: np.ndarray
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(m,) bool: the test images whose p-value is at most 5%."""
+        return ConformalCalibration(np.sort(self.calibration)).p_values(self.test) <= LEVEL
+
+
+def score(split: Split) -> Scored:
+    """Mahalanobis over layers, fitted on training and tuning images."""
     bank = Bank(observed(split.training, split.labels, 0), split.head)
 
     def held_out(rows: np.ndarray, seed: int):
@@ -146,8 +159,7 @@ def flagged(split: Split) -> np.ndarray:
     tuning = TuningSet(held_out(np.arange(TUNING), 1), bank)
     calibration = CalibrationSet(held_out(np.arange(TUNING, TUNING + CALIBRATION), 2), bank)
     detector = LayeredMahalanobis.fit(bank, tuning)
-    scores = ConformalCalibration(np.sort(detector.score(calibration.activations)))
-    return scores.p_values(detector.score(bank.locate(split.test))) <= LEVEL
+    return Scored(detector.score(calibration.activations), detector.score(bank.locate(split.test)))
 
 
 def accuracy(true: np.ndarray, found: np.ndarray) -> float:
@@ -188,7 +200,7 @@ def cells(split: Split, flags: np.ndarray, found: np.ndarray, seconds: float) ->
 
 def compare(split: Split) -> None:
     """Print a table of one split."""
-    flags = flagged(split)
+    flags = score(split).flagged
     novel = np.isin(split.true, split.hidden)
     counts = np.bincount(split.true[flags], minlength=10)
     start = time.perf_counter()
@@ -205,20 +217,20 @@ def compare(split: Split) -> None:
     ]  # fmt: skip
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
 
-    def row(name: str, score: str, method: str, cluster) -> None:
+    def row(name: str, hidden: str, method: str, cluster) -> None:
         start = time.perf_counter()
         found = cluster()
         shown = cells(split, flags, found, time.perf_counter() - start)
-        print(f"| {' | '.join([name, score, method, *shown])} |", flush=True)
+        print(f"| {' | '.join([name, hidden, method, *shown])} |", flush=True)
 
     unlabelled = split.test.take(np.flatnonzero(flags))
     for number, layer in enumerate(choice.layers):
         name = "penultimate" if layer.stage < 0 else f"stage {layer.stage + 1}"
         name = f"**{name}, chosen**" if number == choice.best else name
-        score = f"{np.nanmean(choice.scores[number]):.2f}"
+        found = f"{np.nanmean(choice.scores[number]):.2f}"
         features = layer.features(unlabelled)
-        row(name, score, "k-means, k estimated", lambda f=features: cluster_by_means(f).labels)
-        row(name, score, "HDBSCAN", lambda f=features: cluster_by_density(f).labels)
+        row(name, found, "k-means, k estimated", lambda f=features: cluster_by_means(f).labels)
+        row(name, found, "HDBSCAN", lambda f=features: cluster_by_density(f).labels)
     raw, k = unlabelled.features, int((counts >= COUNTED * counts.sum()).sum())
     plain = KMeans(k, n_init=10, random_state=0)
     row("penultimate, raw", "", "plain k-means, k given", lambda: plain.fit_predict(raw))
