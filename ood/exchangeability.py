@@ -1,6 +1,7 @@
 """Whether the images that are not flagged are still like the calibration images."""
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from ood.conformal import ConformalCalibration
 
 ALARM = 20.0
+JUMPER_START = [1 / 3] * 3
 _BETS = (-1.0, 0.0, 1.0)
 _JUMP = 0.01
 
@@ -72,18 +74,23 @@ def _growing_p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray
 
 
 def _wealth(p_values: np.ndarray) -> np.ndarray:
-    """(M,) wealth of the Simple Jumper betting on (M,) uniform p-values.
-
-    A third of the wealth bets on small p, a third on large p, a third on nothing, and 1% is dealt
-    anew at each step (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson and Gammerman, COPA 2021,
-    algorithm 1).
-    """
-    wealth, shares, path = 1.0, [1 / 3] * 3, []
+    """(M,) wealth of the Simple Jumper betting on (M,) uniform p-values."""
+    shares, path = JUMPER_START, []
     for p in p_values.tolist():
-        shares = [
-            ((1 - _JUMP) * share + _JUMP * wealth / 3) * (1 + bet * (p - 0.5))
-            for bet, share in zip(_BETS, shares, strict=True)
-        ]
-        wealth = sum(shares)
-        path.append(wealth)
+        shares = jump(shares, p)
+        path.append(sum(shares))
     return np.array(path)
+
+
+def jump(shares: Sequence[float], p: float) -> list[float]:
+    """The wealth of the Simple Jumper's three bettors after one more uniform p-value.
+
+    The first bets on small p, the second on nothing, the third on large p; they start from a third
+    each, and 1% is dealt anew before each bet (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson and
+    Gammerman, COPA 2021, algorithm 1).
+    """
+    wealth = sum(shares)
+    return [
+        ((1 - _JUMP) * share + _JUMP * wealth / 3) * (1 + bet * (p - 0.5))
+        for bet, share in zip(_BETS, shares, strict=True)
+    ]
