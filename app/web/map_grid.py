@@ -9,6 +9,7 @@ from app.records import Record, to_csv
 from app.web.inbox_pages import show_keep
 from app.web.job import Batch
 from app.web.map_data import thumbnails
+from app.web.map_naming import show_naming
 from app.web.pictures import enlarged
 from app.web.wording import VERDICT_SIGN, plain
 
@@ -31,6 +32,7 @@ def show_selection(
     st.markdown(selection_sentence(summarise(dots, rows)))
     _show_pictures(origins, dots, rows)
     _show_actions(origins, dots, rows)
+    show_naming(origins, dots, rows)
     if batch is not None and dots.of_layer(Layer.UPLOADS)[rows].any():
         st.caption(
             "Some are yours. Into the inbox go all of your batch that are flagged at "

@@ -11,6 +11,7 @@ from app.web.map_chart import drawn_line, show_chart
 from app.web.map_data import Waiting, all_dots, drawing, group_numbers, quality
 from app.web.map_hover import show_hover
 from app.web.state import session
+from app.web.wording import plain
 from app.workspace import Workspace
 from explain.map_quality import MapQuality
 
@@ -56,6 +57,12 @@ st.caption(
     f"on and off. Flagged means: at {LEVEL:.0%}, so that this share of normal images is flagged "
     "too."
 )
+if learned := st.session_state.pop("map-learned", ""):
+    st.success(
+        f"**{plain(learned)}** is learned. *Inspect* recognises it now; *Novelty* says what it "
+        "changed and can undo it.",
+        icon=":material/school:",
+    )
 layers, colour, pictures = choose()
 job = session().job
 batch = job.batch if job is not None else None

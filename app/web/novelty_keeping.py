@@ -22,8 +22,8 @@ def show_keeping(workspace: Workspace, inbox: Inbox, stream: Stream) -> None:
     with st.expander("What is kept, and deleting it", icon=":material/inbox:"):
         st.caption(
             "Of each flagged image a small copy without EXIF is kept, with its file name, its "
-            "p-value and what the network made of it; of all others only their number. Nothing "
-            "leaves this machine, and nothing is deleted by itself."
+            "p-value and what the network made of it; of all others only their number. Nothing is "
+            "deleted by itself."
         )
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             st.button(
