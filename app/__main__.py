@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from app.commands import audit, compare, inspect, network, prepare, serve
+from app.commands import audit, compare, inspect, network, prepare, serve, watch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Why an image classifier decided what it did, and when not to trust it.",
     )
     commands = parser.add_subparsers(dest="command")
-    for command in (serve, inspect, compare, audit, prepare, network):
+    for command in (serve, inspect, compare, audit, prepare, network, watch):
         command.add_parser(commands)
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from app.sampling import evenly
+from app.uploads import THUMBNAIL_SIDE
 from app.workspace import Workspace
-from ood.cluster_checks import artefact_z, image_statistics
+from ood.cluster_checks import STATISTICS, artefact_z, image_statistics
 
 OUTLYING = 3.5
 SIDE = 32
@@ -18,6 +19,7 @@ _WORDS = {
     "contrast": ("flatter", "higher in contrast"),
     "sharpness": ("more blurred", "noisier"),
     "black": ("less black", "more black"),
+    "size": ("smaller", "larger"),
 }
 
 
@@ -30,7 +32,7 @@ def normal_statistics(workspace: Workspace) -> np.ndarray:
 def artefacts(pictures: Iterable[bytes], normal: np.ndarray) -> list[str]:
     """How the pictures differ from normal ones beyond 3.5 robust standard deviations, in words.
 
-    All are compared at 32 pixels, since pictures are kept at other sizes than thumbnails.
+    All are compared at 32 pixels; their sizes as thumbnails of them would have them.
 
     Args:
         pictures: image files of a group, at least one.
@@ -39,14 +41,15 @@ def artefacts(pictures: Iterable[bytes], normal: np.ndarray) -> list[str]:
     scores = artefact_z(_statistics(pictures), normal)
     return [
         _WORDS[name][int(score > 0)]
-        for name, score in zip(_WORDS, scores, strict=False)  # the size is not known here
+        for name, score in zip(STATISTICS, scores, strict=True)
         if abs(score) > OUTLYING
     ]
 
 
 def _statistics(pictures: Iterable[bytes]) -> np.ndarray:
-    small = []
+    small, sizes = [], []
     for picture in pictures:
         with Image.open(io.BytesIO(picture)) as image:
+            sizes.append(np.array(image.size) * min(1.0, THUMBNAIL_SIDE / max(image.size)))
             small.append(np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)))
-    return image_statistics(np.stack(small)[:, None], np.ones((len(small), 2)))
+    return image_statistics(np.stack(small)[:, None], np.array(sizes))

@@ -13,7 +13,7 @@ from app.inbox import Inbox, identity
 from app.inbox_contents import Flagged, NewClass, Stream
 from app.inspection import Inspection
 from app.learning import LearnedClasses, NamedImages
-from app.new_class_replay import replay
+from app.new_class_replay import LEVEL
 from app.uploads import UploadedImage
 from app.workspace import Workspace
 from ood.clusters import Progress, cluster_by_density, cluster_by_means, no_progress
@@ -37,7 +37,8 @@ class Candidate:
         rows: (M,) of the stream, those of the core first.
         core: how many of them lie where later images fell too often to be known ones.
         proof: the test that the core passed; None while it is not proven.
-        stability: from 0 to 1; 0.75 and more is stable.
+        stability: from 0 to 1; 0.75 and more is stable. NaN for the only group.
+        known_as: the named class that most of them are recognised as; "" for none.
         checks: what else speaks for or against it.
     """
 
@@ -46,6 +47,7 @@ class Candidate:
     proof: Proposal | None
     stability: float
     checks: Checks
+    known_as: str = ""
 
     @property
     def proven(self) -> bool:
@@ -55,9 +57,19 @@ class Candidate:
 
 def keep_flagged(
     inbox: Inbox, workspace: Workspace, pass_id: str, images: Sequence[UploadedImage],
-    inspection: Inspection, level: float,
+    inspection: Inspection, level: float, *, counted: bool,
 ) -> tuple[bool, int]:  # fmt: skip
-    """Put what the default detector flags at this level into the inbox.
+    """Put what the default detector flags, at this level or at 5%, into the inbox.
+
+    Args:
+        inbox: where they go.
+        workspace: that inspected them.
+        pass_id: see `Inbox.add`.
+        images: of the pass, all of them.
+        inspection: theirs.
+        level: share of known images that is flagged.
+        counted: whether it was settled before the images were inspected that they would be kept,
+            whatever they show. Only then they are evidence for a new class.
 
     Returns:
         Whether it was added (a pass is added once only), and how many images are flagged.
@@ -66,6 +78,7 @@ def keep_flagged(
         InboxError: when it cannot be written.
     """
     p_values = inspection.p_values[workspace.manifest.detector]
+    level = max(level, LEVEL)
     rows = np.flatnonzero(p_values <= level)
     flagged = Flagged(
         positions=rows,
@@ -78,14 +91,16 @@ def keep_flagged(
         means=workspace.novelty_layer.kept(inspection.activations.take(rows)),
     )
     added = inbox.add(
-        identity(workspace), pass_id, level=level, inspected=len(images), flagged=flagged
-    )
+        identity(workspace), pass_id, level=level, inspected=len(images) if counted else 0,
+        flagged=flagged,
+    )  # fmt: skip
     return added, len(rows)
 
 
 def find_candidates(
     workspace: Workspace, stream: Stream, rows: np.ndarray,
-    monitor: NewClassMonitor | None = None,
+    monitor: NewClassMonitor,
+    learned: LearnedClasses | None = None,
     grouping: Grouping = Grouping.ALL, progress: Progress = no_progress,
 ) -> list[Candidate]:  # fmt: skip
     """Groups of flagged images, those with a proven core first, then the larger ones.
@@ -97,7 +112,8 @@ def find_candidates(
         workspace: whose inbox it is.
         stream: everything in the inbox.
         rows: (N,) of the stream, those that wait for a person.
-        monitor: see `replay`; None to replay now.
+        monitor: see `replay`.
+        learned: the classes that are named already.
         grouping: how.
         progress: called with the share of the work that is done.
     """
@@ -108,25 +124,35 @@ def find_candidates(
     clusters = make(features, progress=progress)
     groups = [rows[clusters.members(number)] for number in range(len(clusters))]
     checks = check_groups(workspace, stream, rows, groups)
-    monitor = monitor or replay(workspace, stream)
     cores = [
         (np.array([monitor.ids[member] for member in new.members]), new.proposal)
         for new in monitor.new_classes()
     ]
     found = []
     for members, firmness, checked in zip(groups, clusters.stability, checks, strict=True):
+        known_as = _known_as(learned, stream.vectors.features[members])
         inside, proof = np.zeros(len(members), bool), None
         for core, proposal in cores:
             # What is left of a core that was named is not proven anew.
-            if np.isin(core, stream.sha256[members]).mean() > 0.5:
+            if not known_as and np.isin(core, stream.sha256[members]).mean() > 0.5:
                 inside |= np.isin(stream.sha256[members], core)
                 proof = min(filter(None, [proof, proposal]), key=_confirmed_at)
         members = np.concatenate([members[inside], members[~inside]])
-        found.append(Candidate(members, int(inside.sum()), proof, float(firmness), checked))
+        firmness = float(firmness) if len(groups) > 1 else float("nan")
+        found.append(Candidate(members, int(inside.sum()), proof, firmness, checked, known_as))
     return sorted(
         (candidate for candidate in found if len(candidate.rows) >= SMALLEST_GROUP),
         key=lambda candidate: (not candidate.proven, -len(candidate.rows)),
     )
+
+
+def _known_as(learned: LearnedClasses | None, features: np.ndarray) -> str:
+    """The named class that more than half of (M, D) images are recognised as."""
+    if learned is None:
+        return ""
+    places = learned.recognise(features, LEVEL)
+    counts = np.bincount(places[places >= 0], minlength=len(learned.names))
+    return learned.names[int(counts.argmax())] if counts.max() > len(places) / 2 else ""
 
 
 def _confirmed_at(proposal: Proposal) -> int:
@@ -170,20 +196,15 @@ def named_images(classes: Sequence[NewClass]) -> list[NamedImages]:
     return [NamedImages(named.name, named.vectors.features) for named in in_force(classes)]
 
 
-def labelled_set(inbox: Inbox, workspace: Workspace, named: NewClass) -> bytes:
+def labelled_set(inbox: Inbox, named: NewClass) -> bytes:
     """A zip of the pictures that taught a class, in a folder of its name.
 
     Raises:
         InboxError: when they cannot be read.
     """
-    stream = inbox.stream(identity(workspace))
-    _, first = np.unique(stream.sha256, return_index=True)
-    chosen = first[np.isin(stream.sha256[first], named.sha256)]
-    pictures = inbox.pictures(stream.ids[chosen])
     folder = "".join(letter if letter.isalnum() else "_" for letter in named.name)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for row in chosen:
-            if (known_by := int(stream.ids[row])) in pictures:
-                archive.writestr(f"{folder}/{stream.sha256[row]}.webp", pictures[known_by])
+        for digest, picture in sorted(inbox.class_pictures(named.id).items()):
+            archive.writestr(f"{folder}/{digest}.webp", picture)
     return buffer.getvalue()

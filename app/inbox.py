@@ -11,23 +11,24 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sqlalchemy import URL, Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import URL, Connection, Engine, Row, delete, func, insert, select, update
 
+from app.database import insert_row, some_at_once
 from app.inbox_contents import ITEM_COLUMNS, Counts, Flagged, NewClass, State, Stream, storable
-from app.inbox_engine import open_engine, reading, some_at_once, undamaged, writing
 from app.inbox_pictures import add_pictures, delete_unused_pictures, plain_picture
 from app.inbox_tables import (
+    INBOX,
     ITEMS,
     MEMBERS,
     NEW_CLASSES,
     PASSES,
     PICTURES,
     WORKSPACES,
-    insert_row,
     known,
     known_or_new,
 )
 from app.locations import home
+from ood.learned_class import FEWEST
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
@@ -69,7 +70,7 @@ class Inbox:
             InboxError: when it cannot be reached or made, is damaged, or of another version.
         """
         default = URL.create("sqlite", database=str(home() / "inbox.sqlite"))
-        return cls(open_engine(url or os.environ.get("KINDRED_INBOX") or default))
+        return cls(INBOX.open(url or os.environ.get("KINDRED_INBOX") or default))
 
     def add(
         self, workspace: str, pass_id: str, *, level: float, inspected: int, flagged: Flagged
@@ -80,7 +81,8 @@ class Inbox:
             workspace: see `identity`.
             pass_id: names the pass; one that is there already is not added again.
             level: share of known images that is flagged.
-            inspected: images in the pass, flagged or not.
+            inspected: images in the pass, flagged or not; 0 for a pass that is added because of
+                what it showed, whose images are then no evidence for a test over the stream.
             flagged: those that are kept; possibly none.
 
         Returns:
@@ -91,12 +93,12 @@ class Inbox:
                 the widths that the workspace has had so far.
             ImageRefused: when a picture cannot be decoded.
         """
-        if len(flagged) and flagged.positions[-1] >= inspected:
+        if inspected and len(flagged) and flagged.positions[-1] >= inspected:
             raise ValueError(
                 f"Position {flagged.positions[-1]} in a pass of {inspected} images (from 0)."
             )
         pictures = dict(zip(flagged.sha256, map(plain_picture, flagged.pictures), strict=True))
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             own = known_or_new(connection, workspace, *flagged.widths)
             same = (PASSES.c.workspace_id == own.id) & (PASSES.c.given_id == pass_id)
             if connection.scalar(select(PASSES.c.id).where(same)) is not None:
@@ -113,7 +115,7 @@ class Inbox:
 
     def stream(self, workspace: str) -> Stream:
         """Everything of a workspace that is in the inbox, in order."""
-        with reading(self.engine) as connection:
+        with INBOX.reading(self.engine) as connection:
             own = known(connection, workspace)
             here = PASSES.c.workspace_id == own.id
             passes = connection.execute(select(PASSES).where(here).order_by(PASSES.c.id)).all()
@@ -125,18 +127,25 @@ class Inbox:
                 .where(ITEMS.c.pass_id.in_(select(PASSES.c.id).where(here, before)))
                 .order_by(ITEMS.c.pass_id, ITEMS.c.position)
             ).all()
-        with undamaged():
+        with INBOX.undamaged():
             return Stream.of(passes, items, *own.widths)
 
     def pictures(self, ids: Sequence[int] | np.ndarray) -> dict[int, bytes]:
         """WebP files of items, by their ids; items deleted by now are not among them."""
         query = select(ITEMS.c.id, PICTURES.c.webp).join(PICTURES)
-        with reading(self.engine) as connection:
+        with INBOX.reading(self.engine) as connection:
             return {
                 row.id: row.webp
                 for some in _parts(ids)
                 for row in connection.execute(query.where(ITEMS.c.id.in_(some)))
             }
+
+    def class_pictures(self, number: int) -> dict[str, bytes]:
+        """WebP pictures that teach a class, by the digest of their pixels."""
+        query = select(PICTURES).join(MEMBERS, MEMBERS.c.sha256 == PICTURES.c.sha256)
+        with INBOX.reading(self.engine) as connection:
+            rows = connection.execute(query.where(MEMBERS.c.class_id == number)).all()
+        return {row.sha256: row.webp for row in rows}
 
     def dismiss(self, ids: Sequence[int] | np.ndarray) -> None:
         """Say of items that they are nothing new; they stay, marked."""
@@ -147,7 +156,7 @@ class Inbox:
         self._mark(ids, State.NEW)
 
     def _mark(self, ids: Sequence[int] | np.ndarray, state: State) -> None:
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             for some in _parts(ids):
                 where = ITEMS.c.id.in_(some)
                 connection.execute(update(ITEMS).where(where).values(state=state.value))
@@ -158,7 +167,7 @@ class Inbox:
         A picture that teaches a class stays until the class is undone. Images that were inspected
         still count as inspected.
         """
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             for some in _parts(ids):
                 connection.execute(delete(ITEMS).where(ITEMS.c.id.in_(some)))
             delete_unused_pictures(connection)
@@ -168,54 +177,64 @@ class Inbox:
 
         What a sequential test over the stream has promised holds from here anew.
         """
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             here = PASSES.c.workspace_id == known(connection, workspace).id
             connection.execute(delete(PASSES).where(here, PASSES.c.created < _ago(days)))
             delete_unused_pictures(connection)
 
     def delete_workspace(self, workspace: str) -> None:
         """Delete all that belongs to a workspace: passes, items, classes, pictures."""
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             connection.execute(delete(WORKSPACES).where(WORKSPACES.c.identity == workspace))
             delete_unused_pictures(connection)
 
     def save_class(self, workspace: str, name: str, ids: Sequence[int] | np.ndarray) -> int:
         """Remember a class by the items that teach it; returns its number.
 
+        Images are added to a class in force of the same name, in capitals or not.
+
         Raises:
-            ValueError: when the name is empty, too long or in use, or none of the items is there.
+            ValueError: when the name is empty or too long, an image teaches another class already,
+                or too few different ones are there.
         """
         name = storable(name).strip()
         if not 0 < len(name) <= _LONGEST_NAME:
             raise ValueError(f"A class needs a name, of at most {_LONGEST_NAME} letters.")
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             own = known(connection, workspace)
             members = _members(connection, own.id, ids)
-            if not members:
-                raise ValueError(f"None of these {len(ids)} images is in the inbox any more.")
-            in_force = select(NEW_CLASSES.c.id).where(
-                NEW_CLASSES.c.workspace_id == own.id,
-                NEW_CLASSES.c.undone == "",
-                NEW_CLASSES.c.name == name,
+            taught = {row.sha256: row for row in _taught(connection, own.id)}
+            others = {taught[m["sha256"]].name for m in members if m["sha256"] in taught} - {
+                row.name for row in taught.values() if row.name.casefold() == name.casefold()
+            }
+            if others:
+                raise ValueError(f"Some of these images teach {sorted(others)[0]} already.")
+            same = next(
+                (r.id for r in taught.values() if r.name.casefold() == name.casefold()), None
             )
-            if connection.scalar(in_force) is not None:
-                raise ValueError(f"There is a class {name} already; undo it first.")
-            number = insert_row(
+            new = [row for row in members if row["sha256"] not in taught]
+            if same is None and len(new) < FEWEST:
+                raise ValueError(
+                    f"Of these {len(ids)} images {len(new)} different ones are in the inbox now; "
+                    f"a class needs {FEWEST}."
+                )
+            number = same or insert_row(
                 connection, NEW_CLASSES, workspace_id=own.id, name=name, created=_ago(), undone=""
             )
-            connection.execute(insert(MEMBERS), [{"class_id": number} | row for row in members])
+            if new:
+                connection.execute(insert(MEMBERS), [{"class_id": number} | row for row in new])
         return number
 
     def undo_class(self, number: int) -> None:
         """Take a class back; it is kept, with the date."""
         where = (NEW_CLASSES.c.id == number) & (NEW_CLASSES.c.undone == "")
-        with writing(self.engine) as connection:
+        with INBOX.writing(self.engine) as connection:
             connection.execute(update(NEW_CLASSES).where(where).values(undone=_ago()))
             delete_unused_pictures(connection)
 
     def classes(self, workspace: str) -> tuple[NewClass, ...]:
         """The classes that were named, those taken back too, oldest first."""
-        with reading(self.engine) as connection:
+        with INBOX.reading(self.engine) as connection:
             own = known(connection, workspace)
             here = NEW_CLASSES.c.workspace_id == own.id
             named = connection.execute(
@@ -224,7 +243,7 @@ class Inbox:
             members = connection.execute(
                 select(MEMBERS).join(NEW_CLASSES).where(here).order_by(MEMBERS.c.sha256)
             ).all()
-        with undamaged():
+        with INBOX.undamaged():
             return tuple(
                 NewClass.of(row, [m for m in members if m.class_id == row.id], *own.widths)
                 for row in named
@@ -232,7 +251,7 @@ class Inbox:
 
     def counts(self, workspace: str) -> Counts:
         """How much there is, without reading it."""
-        with reading(self.engine) as connection:
+        with INBOX.reading(self.engine) as connection:
             here = PASSES.c.workspace_id == known(connection, workspace).id
             passes, inspected = connection.execute(
                 select(func.count(), func.coalesce(func.sum(PASSES.c.inspected), 0)).where(here)
@@ -259,6 +278,16 @@ def _members(
         for row in connection.execute(query.where(ITEMS.c.id.in_(some)))
     }
     return list(found.values())
+
+
+def _taught(connection: Connection, workspace_id: int) -> list[Row[tuple[str, int, str]]]:
+    """Pictures of the classes in force: sha256, and the class's id and name."""
+    query = (
+        select(MEMBERS.c.sha256, NEW_CLASSES.c.id, NEW_CLASSES.c.name)
+        .join(NEW_CLASSES)
+        .where(NEW_CLASSES.c.workspace_id == workspace_id, NEW_CLASSES.c.undone == "")
+    )
+    return list(connection.execute(query))
 
 
 def _parts(ids: Sequence[int] | np.ndarray) -> Iterator[Sequence[int]]:

@@ -141,7 +141,10 @@ class Stream:
         vectors: features and means of the stages.
         inspected_before: (N,) int64, images inspected by the workspace up to this one, itself
             included; ascending.
-        inspected: how many were inspected in all.
+        counted: (N,) bool; False for images of passes that were picked after they had been seen.
+            They are no evidence for a test over the stream; `inspected_before` leaves them out.
+        inspected: how many were inspected in all, without such passes.
+        passes: (P, 2) int64, number and size of each pass, those without a flagged image too.
     """
 
     ids: np.ndarray
@@ -154,7 +157,9 @@ class Stream:
     dismissed: np.ndarray
     vectors: Vectors
     inspected_before: np.ndarray
+    counted: np.ndarray
     inspected: int
+    passes: np.ndarray
 
     @classmethod
     def of(
@@ -169,6 +174,7 @@ class Stream:
         ids, pass_ids, positions, sha256, names, p_values, predicted, states, *vectors = columns
         sizes = np.array([row.inspected for row in passes], np.int64)
         of_pass = np.searchsorted([row.id for row in passes], np.array(pass_ids, np.int64))
+        counted, before = sizes[of_pass] > 0, (np.cumsum(sizes) - sizes)[of_pass]
         created = np.array([row.created[:_SECONDS] for row in passes], "datetime64[s]")
         return cls(
             ids=np.array(ids, np.int64),
@@ -180,8 +186,10 @@ class Stream:
             predicted=np.array(predicted, np.int64),
             dismissed=np.array(states, "U16") == State.DISMISSED,
             vectors=Vectors.unpack(vectors[0], vectors[1], dimensions, stages),
-            inspected_before=(np.cumsum(sizes) - sizes)[of_pass] + np.array(positions, int) + 1,
+            inspected_before=before + np.where(counted, np.array(positions, int) + 1, 0),
+            counted=counted,
             inspected=int(sizes.sum()),
+            passes=np.array([(row.id, row.inspected) for row in passes], np.int64).reshape(-1, 2),
         )
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from PIL import Image
 from sqlalchemy import Connection, delete, exists, insert, select
 
-from app.inbox_engine import some_at_once
+from app.database import some_at_once
 from app.inbox_tables import ITEMS, MEMBERS, NEW_CLASSES, PICTURES
 from models.images import decode_image, thumbnail_webp
 

@@ -16,12 +16,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    insert,
     select,
 )
 
-VERSION = 1
-_LARGEST_PICTURE = 2**20  # some databases have a type for small ones and must be told
+from app.database import Kind, insert_row, number, part_of
+
+LARGEST_PICTURE = 2**20  # some databases have a type for small ones and must be told
 
 
 class InboxError(Exception):
@@ -29,30 +29,12 @@ class InboxError(Exception):
 
 
 METADATA = MetaData()
+INBOX = Kind("inbox", "KINDRED_INBOX", InboxError, METADATA, version=1)
 
-
-# With sqlite_autoincrement the numbers of deleted rows are never given out again: a screen may
-# still show the old row.
-def _number() -> Column[int]:
-    return Column("id", Integer, primary_key=True)
-
-
-def _part_of(name: str, table: str) -> Column[int]:
-    """The number of another table's row, which takes this one along when it is deleted."""
-    key = ForeignKey(f"{table}.id", ondelete="CASCADE")
-    return Column(name, Integer, key, nullable=False)
-
-
-SCHEMA = Table(
-    "schema_version",
-    METADATA,
-    _number(),
-    Column("version", Integer, nullable=False),
-)
 WORKSPACES = Table(
     "workspaces",
     METADATA,
-    _number(),
+    number(),
     Column("identity", String(400), nullable=False, unique=True),
     Column("dimensions", Integer, nullable=False),  # of the features
     Column("stages", Text, nullable=False),  # channels of each, with commas between
@@ -61,8 +43,8 @@ WORKSPACES = Table(
 PASSES = Table(
     "passes",
     METADATA,
-    _number(),
-    _part_of("workspace_id", "workspaces"),
+    number(),
+    part_of("workspace_id", "workspaces"),
     Column("given_id", String(200), nullable=False),
     Column("created", String(32), nullable=False),  # UTC, ISO 8601: sorts as text
     Column("level", Double, nullable=False),
@@ -74,13 +56,13 @@ PICTURES = Table(
     "pictures",
     METADATA,
     Column("sha256", String(64), primary_key=True),
-    Column("webp", LargeBinary(_LARGEST_PICTURE), nullable=False),
+    Column("webp", LargeBinary(LARGEST_PICTURE), nullable=False),
 )
 ITEMS = Table(
     "items",
     METADATA,
-    _number(),
-    _part_of("pass_id", "passes"),
+    number(),
+    part_of("pass_id", "passes"),
     Column("position", Integer, nullable=False),  # in the pass, from 0
     Column("sha256", ForeignKey(PICTURES.c.sha256), nullable=False, index=True),
     Column("name", Text, nullable=False),
@@ -96,8 +78,8 @@ ITEMS = Table(
 NEW_CLASSES = Table(
     "new_classes",
     METADATA,
-    _number(),
-    _part_of("workspace_id", "workspaces"),
+    number(),
+    part_of("workspace_id", "workspaces"),
     Column("name", Text, nullable=False),
     Column("created", String(32), nullable=False),
     Column("undone", String(32), nullable=False),  # "" while it is in force
@@ -107,7 +89,7 @@ NEW_CLASSES = Table(
 MEMBERS = Table(
     "members",
     METADATA,
-    _part_of("class_id", "new_classes"),
+    part_of("class_id", "new_classes"),
     Column("sha256", String(64), nullable=False, index=True),
     Column("features", LargeBinary, nullable=False),
     Column("means", LargeBinary, nullable=False),
@@ -126,13 +108,6 @@ class Known(NamedTuple):
     def widths(self) -> tuple[int, str]:
         """As `Flagged.widths` says them."""
         return self.dimensions, self.stages
-
-
-def insert_row(connection: Connection, table: Table, **row: object) -> int:
-    """Insert a row, and get its number."""
-    key = connection.execute(insert(table).values(row)).inserted_primary_key
-    assert key is not None  # a single row was inserted
-    return int(key[0])
 
 
 def known(connection: Connection, workspace: str) -> Known:

@@ -25,6 +25,7 @@ st.navigation(
             url_path="novelty",
         ),
         st.Page("web/map_page.py", title="Map", icon=":material/scatter_plot:", url_path="map"),
+        st.Page("web/watch_page.py", title="Watch", icon=":material/monitoring:", url_path="watch"),
     ],
     position="top",
 ).run()

@@ -1,5 +1,7 @@
 """The sequential test of the inbox: the same stream, the same outcome."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from app.inbox_contents import Stream
@@ -15,10 +17,31 @@ LEVEL = 0.05
 FALSE_ALARM = 0.05
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """The test over a stream, and which passes it was made of.
+
+    Attributes:
+        monitor: at the end of the stream.
+        passes: (P, 2), see `Stream`.
+        ids: (N,) of the items that it has seen.
+    """
+
+    monitor: NewClassMonitor
+    passes: np.ndarray
+    ids: np.ndarray
+
+    def begins(self, stream: Stream) -> bool:
+        """Whether the stream goes on from here: nothing of it is gone, nothing in between."""
+        return np.array_equal(self.passes, stream.passes[: len(self.passes)]) and np.array_equal(
+            self.ids, stream.ids[stream.p_values <= LEVEL][: len(self.ids)]
+        )
+
+
 def replay(
-    workspace: Workspace, stream: Stream, before: NewClassMonitor | None = None,
+    workspace: Workspace, stream: Stream, before: Replayed | None = None,
     progress: Progress = no_progress,
-) -> NewClassMonitor:  # fmt: skip
+) -> Replayed:  # fmt: skip
     """The test over everything in the inbox.
 
     Args:
@@ -28,17 +51,19 @@ def replay(
             new is followed.
         progress: called with the share of the work that is done.
     """
-    chosen = stream.p_values <= LEVEL
-    ids, positions = stream.sha256[chosen].tolist(), stream.inspected_before[chosen]
-    features = workspace.novelty_layer.features(stream.vectors)[chosen]
-    start = 0
-    if before is not None and before.inspected <= stream.inspected:
-        start = int(np.searchsorted(positions, before.inspected, side="right"))
-    if before is None or tuple(dict.fromkeys(ids[:start])) != before.ids:
-        before, start = _start(workspace), 0
-    return before.extend(
-        ids[start:], features[start:], positions[start:], stream.inspected, progress
+    rows = np.flatnonzero(stream.p_values <= LEVEL)
+    if before is None or not before.begins(stream):
+        before = Replayed(_start(workspace), stream.passes[:0], stream.ids[:0])
+    new = rows[len(before.ids) :]
+    monitor = before.monitor.extend(
+        stream.sha256[new].tolist(),
+        workspace.novelty_layer.features(stream.vectors)[new],
+        stream.inspected_before[new],
+        stream.inspected,
+        stream.counted[new],
+        progress,
     )
+    return Replayed(monitor, stream.passes, stream.ids[rows])
 
 
 def _start(workspace: Workspace) -> NewClassMonitor:

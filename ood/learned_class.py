@@ -12,6 +12,7 @@ NEIGHBOURS = 5
 FEWEST = 2
 L2 = 1e-5
 _NEWTON_STEPS = 50
+_ROUNDING = 1e-7  # of distances near 0
 _TOLERANCE = 1e-8
 _CHUNK = 1_024
 
@@ -91,7 +92,7 @@ class LearnedClass:
             # With the image among them, a member's farthest neighbour may give way to it.
             kept = self.nearest[:, :-1].sum(axis=1, dtype=np.float64)
             others = (kept + np.minimum(asked, self.nearest[:, -1])) / k
-            as_odd = others >= own[:, None] * (1 - 1e-9)  # rounding must not break a tie
+            as_odd = others >= own[:, None] - _ROUNDING  # which must not break a tie
             p_values[start : start + _CHUNK] = (1 + as_odd.sum(axis=1)) / (n + 1)
         return p_values
 
@@ -131,5 +132,7 @@ def _new_row(
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(M, n) float32 Euclidean distances of unit vectors."""
-    return np.sqrt(np.maximum(2 - 2 * (a @ b.T), 0), dtype=np.float32)
+    """(M, n) float64 Euclidean distances; of copies off by no more than about 1e-8."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
+    return np.sqrt(np.maximum(squares, 0))

@@ -67,11 +67,15 @@ class FlaggedCalibration:
     def rate_bound(self, ball: Ball, error: float) -> float:
         """The share of known images that are flagged and within the ball is at most this.
 
-        Except with probability `error` over calibration sets, for a ball made without looking at
-        this one. That holds too when the flagging threshold comes from these very images, as the
-        conformal one does: with everything in the ball it is exact, with less it is conservative.
+        Except with probability `error` over calibration sets, for a ball that depends on this one
+        by the threshold only. The product of two bounds at half the error: of the share that is
+        flagged, which holds when the threshold comes from these very images, as the conformal one
+        does; and of the share of those within the ball, for given the threshold the calibration
+        images beyond it are a sample of what lies there.
         """
-        return clopper_pearson_upper(int(ball.holds(self.features).sum()), self.size, error)
+        flagged, inside = len(self.features), int(ball.holds(self.features).sum())
+        share = clopper_pearson_upper(flagged, self.size, error / 2)
+        return share * clopper_pearson_upper(inside, flagged, error / 2)
 
 
 def clopper_pearson_upper(count: int, size: int, error: float) -> float:

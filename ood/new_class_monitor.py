@@ -88,7 +88,7 @@ class NewClassMonitor:
 
     def extend(
         self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int,
-        progress: Progress = no_progress,
+        counted: np.ndarray | None = None, progress: Progress = no_progress,
     ) -> Self:  # fmt: skip
         """After more of the stream; in one piece or in several, the outcome is the same.
 
@@ -97,25 +97,32 @@ class NewClassMonitor:
             features: (F, D), of any length but 0.
             positions: (F,) int, which of all inspected images each is, from 1; ascending.
             inspected: how many images have been inspected at the end.
+            counted: (F,) bool; False for images that were picked after they had been seen. They
+                are clustered, and are no evidence; their position is that of the last image
+                inspected before they were picked. None: all count.
             progress: called with the share of the new images that were followed.
 
         Raises:
             ValueError: when these do not fit each other or what came before.
         """
         positions = np.asarray(positions, np.int64)
-        self._check(ids, features, positions, inspected)
+        counted = np.ones(len(ids), bool) if counted is None else counted
+        self._check(ids, features, positions, inspected, counted)
         new = _first_seen(ids, self.ids)
-        ids, positions = [ids[row] for row in new], positions[new]
+        ids, positions, counted = [ids[row] for row in new], positions[new], counted[new]
         unit = normalise_rows(np.ascontiguousarray(features[new]))
         after, start = self, 0
         for size in _clustering_sizes(len(self.ids), len(self.ids) + len(new)):
             end = size - len(self.ids)
             piece = slice(start, end)
             now = int(positions[end - 1])
-            after = after._follow(ids[piece], unit[piece], positions[piece], now)._propose()
+            after = after._follow(ids[piece], unit[piece], positions[piece], now, counted[piece])
+            after = after._propose()
             start = end
             progress(end / len(new))
-        return after._follow(ids[start:], unit[start:], positions[start:], inspected)
+        return after._follow(
+            ids[start:], unit[start:], positions[start:], inspected, counted[start:]
+        )
 
     def new_classes(self) -> list[NewClass]:
         """What is confirmed, the largest first; one of several balls around the same images."""
@@ -136,9 +143,10 @@ class NewClassMonitor:
         return classes
 
     def _check(
-        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int
-    ) -> None:
-        if not len(ids) == len(features) == len(positions):
+        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int,
+        counted: np.ndarray,
+    ) -> None:  # fmt: skip
+        if not len(ids) == len(features) == len(positions) == len(counted):
             raise ValueError(
                 f"{len(ids)} ids, {len(features)} features and {len(positions)} positions: give "
                 "one of each for every flagged image."
@@ -150,23 +158,26 @@ class NewClassMonitor:
             )
         if not np.isfinite(features).all():
             raise ValueError("Some features are not finite.")
-        around = np.concatenate([[self.inspected], positions, [inspected + 1]])
-        if np.any(np.diff(around) < 1):
+        # Images that were picked lie between two inspected ones, or behind the last.
+        steps = np.diff(positions, prepend=self.inspected)
+        if np.any(steps < counted) or (len(positions) and positions[-1] > inspected):
             raise ValueError(
                 f"Positions must ascend, from {self.inspected + 1} on and up to {inspected}, the "
                 "number of images inspected."
             )
 
     def _follow(
-        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int
-    ) -> Self:
+        self, ids: Sequence[str], features: np.ndarray, positions: np.ndarray, inspected: int,
+        counted: np.ndarray,
+    ) -> Self:  # fmt: skip
         return replace(
             self,
             ids=(*self.ids, *ids),
             features=np.concatenate([self.features, features]),
             inspected=inspected,
             proposals=tuple(
-                proposal.follow(features, positions, inspected) for proposal in self.proposals
+                proposal.follow(features[counted], positions[counted], inspected)
+                for proposal in self.proposals
             ),
         )
 

@@ -13,7 +13,7 @@ from app.web.batch import (
 )
 from app.web.discoveries import show_discoveries, show_drift
 from app.web.header import header
-from app.web.inbox_pages import recognised, show_keep
+from app.web.inbox_pages import recognised, show_collecting, show_keep
 from app.web.inputs import show_inputs
 from app.web.job import Batch
 from app.web.level import choose_rule
@@ -24,6 +24,7 @@ from app.web.reasons import show_attribution, show_influences, show_neighbours, 
 from app.web.state import session
 from app.web.trust import show_trust
 from app.web.verdict import show_verdict
+from app.web.watch_sending import show_send
 from app.web.what_if import show_what_if
 from app.web.why_unknown import show_why_unknown
 from app.web.wording import literal, plain
@@ -49,9 +50,12 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
         ):
             show_summary(batch, decisions)
             show_keep(workspace, batch, rule.level)
+            show_send(workspace, batch)
             show_downloads(workspace, batch, decisions)
     if batch.refused:
         show_refused(batch.refused)
+    if not several and not batch.refused and session().collects:
+        show_keep(workspace, batch, rule.level)
     if several:
         show_drift(workspace, inspection)
         discoveries = show_discoveries(workspace, batch, inspection, rule, numbers=numbers)
@@ -84,6 +88,7 @@ def show_results(workspace: Workspace, batch: Batch, rule: Rule, numbers: bool) 
 with header() as workspace:
     numbers = st.toggle("Show the numbers", key="numbers", bind="query-params")
 show_inputs(workspace)
+show_collecting()
 st.divider()
 rule = choose_rule(workspace)
 job = session().job

@@ -29,11 +29,12 @@ def evidence(workspace: Workspace, candidate: Candidate) -> Iterator[str]:
     """Lines of Markdown."""
     yield _test(candidate.proof)
     firm = candidate.stability >= STABLE
-    yield (
-        f"**{'Firm' if firm else 'Loose'} group**: with other halves of the images it "
-        f"{'stays the same' if firm else 'changes'} (Jaccard {candidate.stability:.2f}; "
-        f"{STABLE:.2f} and more is stable)."
-    )
+    if not np.isnan(candidate.stability):
+        yield (
+            f"**{'Firm' if firm else 'Loose'} group**: with other halves of the images it "
+            f"{'stays the same' if firm else 'changes'} (Jaccard {candidate.stability:.2f}; "
+            f"{STABLE:.2f} and more is stable)."
+        )
     if (apart := candidate.checks.separation) is None:
         yield (
             "**Apart from the known?** Too few images to tell: at least "
@@ -63,7 +64,7 @@ def _apart(apart: Separation, nearest: str) -> Iterator[str]:
     )
     unlike = apart.mmd_p <= _CLEAR
     yield (
-        f"**{'Unlike' if unlike else 'Like'} {nearest}** as a whole (MMD test, p = "
+        f"**{'Unlike' if unlike else 'Not told apart from'} {nearest}** as a whole (MMD test, p = "
         f"{apart.mmd_p:.3f}). A tail of a class is unlike the class too."
     )
 

@@ -12,6 +12,7 @@ from app.inbox import Inbox
 from app.inbox_contents import NewClass
 from app.inbox_tables import InboxError
 from app.learning import LearningReport, report
+from app.web.inbox_pages import members
 from app.web.wording import plain
 from app.workspace import Workspace
 
@@ -23,12 +24,11 @@ def show_learned(workspace: Workspace, inbox: Inbox, classes: Sequence[NewClass]
         return
     st.markdown("#### Learned here")
     for number, one in enumerate(named):
-        found = _report(workspace.key, tuple(c.id for c in named[: number + 1]), workspace,
-                        named[: number + 1])  # fmt: skip
+        found = _report(workspace.key, members(named[: number + 1]), workspace, named[: number + 1])
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             st.markdown(learned_sentence(one.name, found), width="stretch")
             st.download_button(
-                "Its images", data=partial(labelled_set, inbox, workspace, one),
+                "Its images", data=partial(labelled_set, inbox, one),
                 file_name="named-images.zip", icon=":material/download:", on_click="ignore",
                 key=f"images-{one.id}",
             )  # fmt: skip
@@ -65,7 +65,10 @@ def learned_sentence(name: str, found: LearningReport) -> str:
 
 @st.cache_data(max_entries=32, show_spinner="Learning the class ...")
 def _report(
-    key: str, numbers: tuple[int, ...], _workspace: Workspace, _classes: Sequence[NewClass]
+    key: str,
+    numbers: tuple[tuple[int, int], ...],
+    _workspace: Workspace,
+    _classes: Sequence[NewClass],
 ) -> LearningReport:
     return report(_workspace, named_images(_classes), learn(_workspace, _classes))
 

@@ -1,6 +1,5 @@
 """The Novelty page: what the flagged images are, and whether they are a new class."""
 
-import numpy as np
 import streamlit as st
 
 from app.discovery import Grouping, in_force
@@ -58,12 +57,14 @@ def _show_layer(workspace: Workspace) -> None:
         return
     if chosen.stage < 0:
         where = (
-            "the network's last layer; no earlier one finds hidden known classes clearly better."
+            "the network's penultimate layer; no earlier one finds hidden known classes clearly "
+            "better."
         )
     else:
         where = (
             f"stage {chosen.stage + 1} of the network, which finds hidden known classes clearly "
-            f"better than the last layer (F1 {np.max(chosen.scores):.2f}, {chosen.scores[-1]:.2f})."
+            f"better than the last one (F1 {chosen.scores[chosen.stage]:.2f}, "
+            f"{chosen.scores[-1]:.2f})."
         )
     st.caption(f"Alike is what looks alike at {where}")
 
@@ -74,8 +75,9 @@ st.markdown("### Is it something new?")
 st.caption(
     "Flagged images are collected here. Those that are alike form groups; a group is called new "
     f"only when later images, flagged at {LEVEL:.0%}, fall into its place more often than known "
-    "images could: over everything that is ever collected here the chance of a false alarm is at "
-    f"most {FALSE_ALARM:.0%}."
+    "images could. While all are of known classes, mixed as the calibration images are, and are "
+    "collected whatever they show, the chance that any group is ever called new is at most "
+    f"{FALSE_ALARM:.0%}, from the last deletion on."
 )
 try:
     inbox = open_inbox()

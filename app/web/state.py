@@ -31,6 +31,9 @@ class Session:
         training_row: of the Bank, shown in detail on the Training set page; -1 for the first.
         training_steps: counts moves there; part of the table's key, so that it follows.
         triage_failed: why a decision could not be written, said once.
+        collecting: whether what is flagged in batches to come goes into the inbox.
+        collects: whether that was so when this batch came, before anything was known of it.
+        collected: digest of the batch that is in the inbox for it; "" for none.
         gradients: whether every detector scores, at whatever cost; see `Workspace.inspect`.
     """
 
@@ -46,6 +49,9 @@ class Session:
     training_row: int = -1
     training_steps: int = 0
     triage_failed: str = ""
+    collecting: bool = False
+    collects: bool = False
+    collected: str = ""
     gradients: bool = False
 
     def start(
@@ -54,6 +60,7 @@ class Session:
         """Inspect these files; what was under way is dropped."""
         self.clear()
         self.source = source
+        self.collects = self.collecting
         executor = inference_executor()
         self.job = InspectionJob(workspace, files, executor, gradients=self.gradients)
 

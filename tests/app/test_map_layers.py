@@ -57,7 +57,8 @@ def inbox_of(inspection, images):
         p_values=np.linspace(0.001, 0.05, count), predicted=inspection.predicted,
         dismissed=np.zeros(count, bool),
         vectors=Vectors(np.asarray(inspection.activations.features, np.float32), ()),
-        inspected_before=np.arange(1, count + 1), inspected=count,
+        inspected_before=np.arange(1, count + 1), counted=np.ones(count, bool), inspected=count,
+        passes=np.array([[1, count]]),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def bags(test_png):
 
 def keep(demo, given):
     found = inspect_files(demo, list(expand(given)), gradients=False)
-    keep_flagged(Inbox.open(), demo, "a pass", found.images, found.inspection, 0.05)
+    keep_flagged(Inbox.open(), demo, "a pass", found.images, found.inspection, 0.05, counted=True)
     return found
 
 
