@@ -50,6 +50,7 @@ def _show_controls(watch: Watch, recording: Recording) -> tuple[int, bool]:
             "Pause" if playing and not over else "Play",
             icon=":material/pause:" if playing and not over else ":material/play_arrow:",
             key="watch-play", disabled=over, on_click=_switch, args=(watch.name,),
+            help="A recording goes on while a page that plays it is open.",
         )  # fmt: skip
         speed = st.select_slider(
             "Images a second", _SPEEDS, 20, key="watch-speed", width=240, disabled=over
@@ -69,9 +70,11 @@ def _show_now(
     workspace: Workspace, watch: Watch, recording: Recording | None, speed: int, truly: bool,
     by: str,
 ) -> None:  # fmt: skip
+    # A tick that was under way when somebody pressed Pause still has the speed of before.
+    playing = speed and st.session_state.get(PLAYING) == watch.name
     try:
         if recording is not None:
-            if speed:
+            if playing:
                 play(workspace, watch, recording, speed)
             if truly:
                 answer_truly(watch, recording)

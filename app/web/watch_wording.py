@@ -98,7 +98,8 @@ def threshold_standing(report: Report, settings: Settings, scale: Scale) -> Stan
     wanted = f"would flag {percent(scale.normal_share(report.proposed))}"
     if settings.strategy is Strategy.FIXED:
         return Standing(words, "It was fixed at the start.", "lock", "gray")
-    if place < proposed and settings.strategy is Strategy.CERTIFIED and report.certified > 0:
+    careful = settings.strategy is Strategy.CERTIFIED and not np.isnan(report.certified)
+    if place < proposed and careful:
         why = f"{who} {wanted}; the threshold is kept where it is certified."
         return Standing(words, why, "verified", "gray")
     if place < proposed and obeys_tests(settings.strategy):
