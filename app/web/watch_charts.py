@@ -70,13 +70,17 @@ def flagged_chart(history: History) -> go.Figure:
 def price_strip(history: History, scale: Scale) -> go.Figure:
     """Prices over thresholds, dark where high, and the threshold in force as a line."""
     rows = chart_rows(history)
-    prices = history.prices[rows].T.astype(np.float32)
+    # Per threshold: the rows of the strip stand for one to a few of them each.
+    places = [scale.place(threshold) for threshold in history.thresholds]
+    held = np.diff(places, append=len(scale.thresholds))
+    prices = (history.prices[rows] / held).T.astype(np.float32)
     figure = go.Figure()
     figure.add_heatmap(
         x=history.items[rows], y=scale.ranks(history.thresholds),
-        z=np.sqrt(prices).astype(np.float32), customdata=prices, colorscale=_STRIP,
-        zmin=0, showscale=False,
-        hovertemplate="image %{x:,}: price %{customdata:.1%}<extra></extra>",
+        z=np.sqrt(prices), customdata=prices, colorscale=_STRIP, showscale=False,
+        # Equal prices, as before the first answer, are pale.
+        zmin=0, zmax=max(float(np.sqrt(prices.max())), 2 / len(scale.thresholds) ** 0.5),
+        hovertemplate="image %{x:,}: price %{customdata:.2%}<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
         x=history.items[rows], y=scale.ranks(history.deployed[rows]), name="in force",
@@ -94,6 +98,7 @@ def price_strip(history: History, scale: Scale) -> go.Figure:
 def wealth_chart(report: Report, scale: Scale) -> go.Figure:
     """What bets on a violation and on a certificate have won at each threshold, and the goal."""
     ranks, risk = np.arange(len(scale.thresholds)), report.misses
+    here = scale.place(report.deployed)
     figure = go.Figure()
     for name, wealth, needed, colour, dash in (
         ("that more slips through", risk.log_violation, risk.needed[0], _RED, "solid"),
@@ -110,9 +115,9 @@ def wealth_chart(report: Report, scale: Scale) -> go.Figure:
             line={"color": colour, "width": 1, "dash": "dot"}, showlegend=False,
         )  # fmt: skip
     figure.add_vline(
-        x=scale.place(report.deployed), line={"color": _INK, "width": 2},
+        x=here, line={"color": _INK, "width": 2},
         annotation={"text": "in force", "font": {"color": _INK, "size": 12}},
-        annotation_position="bottom left",
+        annotation_position=f"bottom {'right' if here < len(ranks) / 2 else 'left'}",
     )  # fmt: skip
     figure.add_annotation(
         x=0, xanchor="left", y=float(risk.needed[0, 0]) / _LN10, yanchor="bottom", showarrow=False,

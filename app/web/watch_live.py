@@ -70,11 +70,12 @@ def _show_now(
     workspace: Workspace, watch: Watch, recording: Recording | None, speed: int, truly: bool,
     by: str,
 ) -> None:  # fmt: skip
-    # A tick that was under way when somebody pressed Pause still has the speed of before.
-    playing = speed and st.session_state.get(PLAYING) == watch.name
+    # Whoever only looks on answers nothing; and a tick that was under way when somebody pressed
+    # Pause still has the speed of before.
+    playing = st.session_state.get(PLAYING) == watch.name
     try:
-        if recording is not None:
-            if playing:
+        if recording is not None and playing:
+            if speed:
                 play(workspace, watch, recording, speed)
             if truly:
                 answer_truly(watch, recording)
@@ -133,7 +134,7 @@ def _show_more(workspace: Workspace, watch: Watch, report: Report, by: str) -> N
 
 
 def _show_counts(report: Report, history: History) -> None:
-    grid = st.grid("auto", min_column_width=150, gap="small")
+    grid = st.grid("auto", min_column_width=120, gap="small")
     share = percent(float(history.flagged_share[-1])) if report.items else "-"
     for label, value, words in (
         ("Images", f"{report.items:,}", "So far."),

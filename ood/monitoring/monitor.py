@@ -19,6 +19,7 @@ from ood.monitoring.thresholds import State, TestedThresholds
 _NUMBERS = ("items", "flagged", "asked", "answered", "_deployed", "_settled")
 _PARTS = ("chooser", "audits", "drift")
 _AT_ONCE = 256
+_USUAL_AUDIT = 0.2
 _QUIET = 1_000
 _KIND = {Risk.MISS: Kind.MISSES, Risk.FALSE_ALARM: Kind.FALSE_ALARMS}
 
@@ -170,13 +171,11 @@ class Monitor:
     def _risk_report(self, risk: Risk) -> RiskReport:
         tested, k = self._tested[risk], self._deployed
         state = State(tested.states[k])
-        since = {
-            State.VIOLATED: tested.changed_at, State.CERTIFIED: tested.certified_at
-        }.get(state)  # fmt: skip
+        dates = {State.VIOLATED: tested.changed_at, State.CERTIFIED: tested.certified_at}
         violation, certificate = tested.process.log_wealth
         return RiskReport(
             state=state,
-            since=0 if since is None else int(since[k]),
+            since=int(dates[state][k]) if state in dates else 0,
             states=tested.states.copy(),
             log_violation=violation.copy(),
             log_certificate=certificate.copy(),
@@ -203,7 +202,8 @@ class Monitor:
         for tested in self._tested.values():
             tested.update(items)
         told = (answers == Answer.KNOWN) | (answers == Answer.UNKNOWN)
-        weights = items.weights
+        # The fewer audits, the smaller all steps: no image moves prices more than one of five does.
+        weights = items.weights * np.minimum(1, items.audit / _USUAL_AUDIT)
         for row in np.flatnonzero(told):
             self._chooser.observe(scores[row], answers[row] == Answer.UNKNOWN, weights[row])
         self._raise_alarms()

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ood.monitoring.adaptive_levels import DtACI
 from ood.monitoring.baselines import Fixed, LargestNotRejected, QuantileTracking
@@ -19,6 +20,7 @@ _PRODUCT = {"depth": 5.0, "share": 0.02}
 _STEP = 0.01
 _RECENT = 1_000
 _BURN_IN = 100
+_PRIOR = 10.0
 _MARKETS = (Strategy.MARKET, Strategy.CERTIFIED, Strategy.CONSTANT_PRODUCT)
 
 
@@ -37,11 +39,17 @@ def start_chooser(settings: Settings, thresholds: np.ndarray, calibration: np.nd
     """
     start = np.quantile(calibration, 1 - settings.start_level)
     shape, target = (len(thresholds),), settings.miss_target
+    # A market begins as if a few unknown images had agreed on the threshold to start from.
+    distances = np.abs(np.arange(len(thresholds)) - np.searchsorted(thresholds, start))
+    doubt = _PRIOR * distances / len(thresholds)
     match settings.strategy:
         case Strategy.MARKET | Strategy.CERTIFIED:
-            return Market(thresholds, LMSR(shape, **_LMSR), Pinball(target))
+            hedge = LMSR(shape, **_LMSR)
+            hedge.log_prices = -doubt - logsumexp(-doubt)
+            return Market(thresholds, hedge, Pinball(target))
         case Strategy.CONSTANT_PRODUCT:
             maker = ConstantProduct(shape, **_PRODUCT)
+            maker.log_reserves += doubt - doubt.mean()
             return Market(thresholds, maker, Pinball(target))
         case Strategy.FIXED:
             return Fixed((), float(start))

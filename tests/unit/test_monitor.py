@@ -56,6 +56,16 @@ def test_a_restored_monitor_goes_on_to_the_same_numbers(strategy):
     assert monitor.items == 700 and monitor.report().answered == monitor.asked
 
 
+@pytest.mark.parametrize("strategy", set(Strategy) - {Strategy.NOT_REJECTED})
+def test_at_first_the_share_that_was_asked_for_is_flagged(strategy):
+    """As published, the largest threshold not rejected begins with the largest of all."""
+    monitor = Monitor(Settings(strategy=strategy, start_level=0.1), CALIBRATION)
+    flagged = (monitor.report().deployed < CALIBRATION).mean()
+    assert 0.08 < flagged < 0.12
+    prices = monitor.report().prices
+    assert len(prices) == 0 or prices.sum() == pytest.approx(1)
+
+
 def test_the_order_of_answers_does_not_matter_but_their_time_does():
     settings = Settings(**SMALL)
     scores, unknown = world(300)
