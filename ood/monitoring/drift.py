@@ -7,6 +7,7 @@ from ood.monitoring.choosing import Restorable
 from ood.monitoring.coins import coin
 
 _EDGES = 1_000
+OWN_COINS = 0x5DEECE66D  # so that ties and audits of one stream are drawn apart
 
 
 class Drift(Restorable):
@@ -81,7 +82,7 @@ class Drift(Restorable):
         self.log_e_cusum = max(self.log_e_cusum, 0.0) + log_factor
 
     def _p_value(self, value: float) -> float:
-        chance, within = (coin(self._seed, 2 * self.images + side) for side in (0, 1))
+        chance, within = (coin(self._seed ^ OWN_COINS, 2 * self.images + side) for side in (0, 1))
         first, last = (int(np.searchsorted(self._edges, value, side)) for side in ("left", "right"))
         # Equal values are ordered by numbers drawn for them; so no image ever is at an edge.
         cell = first + int(np.searchsorted(self._edge_chances[first:last], chance))

@@ -116,7 +116,7 @@ class Monitor:
         if self._drift.log_wealth >= certain and Kind.DRIFT not in self._raised:
             self.alarms.append(Alarm(Kind.DRIFT, self.items, 0, threshold))
             self._raised.add(Kind.DRIFT)
-        if len(self._waiting) >= _AT_ONCE:
+        if self.asked == self.answered or len(self._waiting) >= _AT_ONCE:
             self._settle()
         return Decided(self.items, flagged, threshold, ask.asked, ask.probability)
 
@@ -184,32 +184,35 @@ class Monitor:
 
     def _settle(self) -> None:
         """Learn from all images before the first that still waits for its answer."""
-        rows = []
+        piece: list[tuple[float, int, float, float]] = []
         while self._waiting:
             score, threshold, audit, asked = self._waiting[0]
-            item = self._settled + 1
-            if asked and item not in self._answers:
+            if asked and self._settled + 1 not in self._answers:
                 break
             self._waiting.popleft()
-            self._settled = item
-            answer = self._answers.pop(item) if asked else Answer.NOT_ASKED
-            rows.append((score, int(answer), threshold, audit))
-        if not rows:
-            return
-        columns = [np.array(part) for part in zip(*rows, strict=True)]
-        items = AnsweredItems(*columns)
-        scores, answers = items.scores, items.answers
+            self._settled += 1
+            answer = self._answers.pop(self._settled) if asked else Answer.NOT_ASKED
+            piece.append((score, int(answer), threshold, audit))
+            if asked:  # alarms must not depend on how many answers came at once
+                self._learn(piece)
+                piece = []
+        if piece:
+            self._learn(piece)
+        self._deployed = self._choose()
+        self._lean = self._evidence()
+
+    def _learn(self, piece: list[tuple[float, int, float, float]]) -> None:
+        """From consecutive images of which at most the last was asked about."""
+        items = AnsweredItems(*(np.array(part) for part in zip(*piece, strict=True)))
         for tested in self._tested.values():
             tested.update(items)
-        told = (answers == Answer.KNOWN) | (answers == Answer.UNKNOWN)
-        # The fewer audits, the smaller all steps: no image moves prices more than one of five does.
-        weights = items.weights * np.minimum(1, items.audit / _USUAL_AUDIT)
-        for row in np.flatnonzero(told):
-            self._chooser.observe(scores[row], answers[row] == Answer.UNKNOWN, weights[row])
-        self._raise_alarms()
-        self._deployed = self._choose()
-        self._lower_alarms()
-        self._lean = self._evidence()
+        score, answer, threshold, audit = piece[-1]
+        if answer in (Answer.KNOWN, Answer.UNKNOWN):
+            # The fewer audits, the smaller all steps: none is larger than that of one in five.
+            weight = items.weights[-1:] * min(1.0, audit / _USUAL_AUDIT)
+            self._chooser.observe(np.array(score), np.array(answer == Answer.UNKNOWN), weight[0])
+        if answer != Answer.NOT_ASKED:
+            self._raise_alarms(threshold)
 
     def _choose(self) -> int:
         """The proposal, brought down to what the tests allow; the lowest where they allow none."""
@@ -232,12 +235,15 @@ class Monitor:
         )
         return float(violation), float(certificate)
 
-    def _raise_alarms(self) -> None:
-        """Of limits that the deployed threshold is newly found to break."""
-        threshold = float(self.thresholds[self._deployed])
-        for kind, tested in self._by_kind().items():
-            if tested.states[self._deployed] == State.VIOLATED and self._news(kind):
-                since = int(tested.changed_at[self._deployed])
+    def _raise_alarms(self, threshold: float) -> None:
+        """Of limits that a threshold is newly found to break; the one that decided an image."""
+        k = int(np.searchsorted(self.thresholds, threshold))
+        for risk, tested in self._tested.items():
+            kind = _KIND[risk]
+            if tested.states[k] != State.VIOLATED:
+                self._raised.discard(kind)
+            elif self._news(kind):
+                since = int(tested.changed_at[k])
                 self.alarms.append(Alarm(kind, self._settled, since, threshold))
                 self._raised.add(kind)
 
@@ -245,14 +251,6 @@ class Monitor:
         """Whether it is not known already: one alarm a kind while it lasts and for 1,000 items."""
         last = max((alarm.item for alarm in self.alarms if alarm.kind is kind), default=-_QUIET)
         return kind not in self._raised and self._settled - last >= _QUIET
-
-    def _lower_alarms(self) -> None:
-        for kind, tested in self._by_kind().items():
-            if tested.states[self._deployed] != State.VIOLATED:
-                self._raised.discard(kind)
-
-    def _by_kind(self) -> dict[Kind, TestedThresholds]:
-        return {_KIND[risk]: tested for risk, tested in self._tested.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything but settings and calibration scores, as arrays that may be stored."""

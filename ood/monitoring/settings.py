@@ -26,8 +26,8 @@ class Settings:
         miss_target: share of unknown images accepted that the choosing aims at; below the limit,
             for what lies at the limit is never certified.
         false_alarm_limit: share of known images flagged that must not be exceeded.
-        error: of each promise: probability that a false alarm is ever raised, or that a threshold
-            is ever certified falsely.
+        error: of each promise alone: probability that a false alarm is ever raised, about misses,
+            about false alarms or about drift; that a threshold is ever certified falsely.
         label_error: share of the operator's answers that may be wrong, see `TestedThresholds`.
         start_level: share of calibration images that the first threshold flags.
         thresholds: about how many are candidates.
@@ -37,7 +37,8 @@ class Settings:
         seed: of the coins that choose audits.
 
     Raises:
-        ValueError: when a share is not in (0, 1), or the target not below the limit.
+        ValueError: when a share is not in (0, 1), the target not below the limit, or the seed is
+            too large.
     """
 
     strategy: Strategy = Strategy.MARKET
@@ -62,6 +63,8 @@ class Settings:
         for name, share in shares.items():
             if not 0 < share < 1:
                 raise ValueError(f"The {name} is {share:g}; it must lie in (0, 1).")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"The seed is {self.seed}; it must be from 0 to below 2^63.")
         if self.miss_target >= self.miss_limit:
             raise ValueError(
                 f"The target of misses, {self.miss_target:g}, must be below their limit, "

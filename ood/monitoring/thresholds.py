@@ -10,10 +10,10 @@ from ood.monitoring.payoffs import Answer, AnsweredItems, Claim, Risk, largest_b
 
 _BLOCK = 32
 _RECENT = 2_048
-_SHORTEST_BAN = 100
+_SHORTEST_BAN, _MOST_DOUBLINGS = 100, 10
 _SAVED = (
     "thresholds", "states", "violated_at", "certified_at", "changed_at", "runs", "_reached",
-    "_begun", "_banned",
+    "_begun", "_banned", "_strikes",
 )  # fmt: skip
 
 
@@ -54,13 +54,16 @@ class TestedThresholds:
     A violation starts the certificate anew, and a certificate starts anew a test that has found
     evidence of violation; then safe and unsafe are meant from there on. What was found of the past
     need not be so for ever: a threshold is called violated until it is certified, or until as many
-    items that matter have come as it took to find out, at least 100; then its test starts anew
-    too, lower (safer) thresholds first. The j-th run of a
+    items that matter have come as it took to find out, at least 100, and twice as many each time
+    it is found again; then its test starts anew too, lower (safer) thresholds first. The j-th run
+    of a
     threshold spends error 6 / (pi j)^2. Thresholds come to their j-th run one by one; whoever
     comes later has the clock, and with it the cash, of those already there, and no bets. Take the
     certificates of misses, and of all in their j-th run the lowest that is unsafe from its start
     of it: any false certificate needs one of it. Should a lower one come, that one's wealth is no
     larger, so that the wealth of the lowest stays a supermartingale, and one share pays for all.
+    And should the lowest leave without having been certified, as when it is violated again, all
+    above leave with it.
 
     Wealths come from `StartMixture`, with heavy-tailed starts.
 
@@ -112,7 +115,7 @@ class TestedThresholds:
         self._needed = self.needed
         self._reached = np.zeros((2, k), bool)
         # Item before each run of the violation test; items that matter until a violation lapses.
-        self._begun, self._banned = np.zeros((2, k), np.int64)
+        self._begun, self._banned, self._strikes = np.zeros((3, k), np.int64)
         # Of items that mattered: position, score, weight, deployed, audit, 1 for "do not know".
         # Twice as many as are used, so that few are moved to make room.
         self._records, self._kept = np.zeros((2 * _RECENT, 6)), 0
@@ -194,12 +197,17 @@ class TestedThresholds:
             self.states[violated], self.violated_at[violated] = State.VIOLATED, at
             self._date(np.flatnonzero(violated))
             took = (self._recent()[:, :1] > self.changed_at).sum(axis=0)
-            self._banned[violated] = np.maximum(_SHORTEST_BAN, took)[violated]
-            self._restart(1, violated)
+            ban = np.maximum(_SHORTEST_BAN, took) << np.minimum(self._strikes, _MOST_DOUBLINGS)
+            self._banned[violated] = ban[violated]
+            self._strikes[violated] += 1
+            # Whoever leaves a run of the certificate takes along all above in it; see above.
+            left = np.isin(self.runs[1], self.runs[1, violated])
+            self._restart(1, left & (self.states == State.VIOLATED))
         certified = closure(self._reached[1], self.risk, Claim.CERTIFICATE)
         certified &= self.states != State.CERTIFIED
         if certified.any():
             self.states[certified], self.certified_at[certified] = State.CERTIFIED, at
+            self._strikes[certified] = 0
             self._restart(0, certified & self._reached[0])
 
     def _lapse(self) -> None:

@@ -4,7 +4,7 @@ from scipy.stats import binom, kstest
 
 from ood.exchangeability import _wealth
 from ood.monitoring.coins import coin
-from ood.monitoring.drift import Drift
+from ood.monitoring.drift import OWN_COINS, Drift
 
 
 def watched(calibration, values, seed=0):
@@ -27,10 +27,10 @@ def test_p_values_by_counting(kinds):
     edges = list(zip(calibration, np.random.default_rng(5).uniform(size=30), strict=True))
     cells, expected = [], []
     for i, value in enumerate(values):
-        cells.append(sum(edge < (value, coin(5, 2 * i)) for edge in edges))
+        cells.append(sum(edge < (value, coin(5 ^ OWN_COINS, 2 * i)) for edge in edges))
         larger = 30 - cells[-1] + sum(cell > cells[-1] for cell in cells)
         ties = cells.count(cells[-1])
-        expected.append((larger + coin(5, 2 * i + 1) * ties) / (31 + i))
+        expected.append((larger + coin(5 ^ OWN_COINS, 2 * i + 1) * ties) / (31 + i))
     np.testing.assert_allclose(p_values(calibration, values, 5), expected)
 
 

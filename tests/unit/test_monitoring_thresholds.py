@@ -66,7 +66,7 @@ def by_hand(risk, items, limit=0.1, error=0.1):
     reached, history = np.zeros((2, k), bool), []
     processes = [[StartMixture((1,), Start.HEAVY) for _ in range(k)] for _ in Claim]
     rising = (risk is Risk.MISS, risk is not Risk.MISS)
-    banned = np.zeros(k, int)
+    banned, strikes = np.zeros((2, k), int)
     test = under_test(risk)  # only for when a violation is thought to have begun
 
     def restart(claim, where):
@@ -111,14 +111,18 @@ def by_hand(risk, items, limit=0.1, error=0.1):
             ]  # fmt: skip
             violated = proven[0] & (state != State.VIOLATED)
             state[violated] = State.VIOLATED
-            restart(1, violated)
+            runs_left = {run[1, j] for j in np.flatnonzero(violated)}
+            restart(1, np.array([state[j] == State.VIOLATED and run[1, j] in runs_left
+                                 for j in range(k)]))  # fmt: skip
             test.update(items[test.items : i + 1])
             mattered = np.isin(items.answers[: i + 1], (own, Answer.DO_NOT_KNOW))
             for j in np.flatnonzero(violated):
-                banned[j] = max(100, mattered[test.changed_at[j] :].sum())
+                banned[j] = max(100, mattered[test.changed_at[j] :].sum()) * 2 ** strikes[j]
+                strikes[j] += 1
             certified = np.array([(reached[1, j:] if rising[1] else reached[1, : j + 1]).all()
                                   for j in range(k)]) & (state != State.CERTIFIED)  # fmt: skip
             state[certified] = State.CERTIFIED
+            strikes[certified] = 0
             restart(0, certified & reached[0])
         history.append(state.copy())
     return np.array(history)
