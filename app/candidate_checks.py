@@ -51,16 +51,16 @@ def check_groups(
     fallen = clusters.assign(features[held_out])
     known = calibration_features(workspace)
     labels = np.asarray(workspace.calibration.images.labels)
+    inside = [clusters.labels[np.isin(formed, group)] for group in groups]
+    own = [int(np.bincount(found).argmax()) if len(found) else -1 for found in inside]
     checks = []
-    for group, entropy in zip(groups, entropies, strict=True):
-        inside = clusters.labels[np.isin(formed, group)]
+    for cluster, entropy in zip(own, entropies, strict=True):
+        members = features[held_out[fallen == cluster]]
         apart = None
-        if len(inside):
-            own = int(np.bincount(inside).argmax())
-            members = features[held_out[fallen == own]]
-            if len(members) >= FEWEST_HELD_OUT:
-                among = max(len(members), stream.inspected // 2)
-                apart = separation(clusters.centres[own], members, known, labels, among)
+        # A cluster that is most of two groups stands for neither.
+        if cluster >= 0 and own.count(cluster) == 1 and len(members) >= FEWEST_HELD_OUT:
+            among = max(len(members), stream.inspected // 2)
+            apart = separation(clusters.centres[cluster], members, known, labels, among)
         checks.append(Checks(apart, entropy))
     return checks
 
