@@ -12,14 +12,10 @@ from urllib.parse import urlsplit
 
 from app.watching import Watch
 from ood.monitoring.report import Alarm, Kind
+from ood.monitoring.settings import Settings
 
 _TIMEOUT_S = 10.0
 _SAID = 200
-_SENTENCES = {
-    Kind.MISSES: "Too many unknown images are accepted, since about image {since:,}.",
-    Kind.FALSE_ALARMS: "Too many known images are flagged, since about image {since:,}.",
-    Kind.DRIFT: "Images come differently than the calibration images, noticed at image {item:,}.",
-}
 
 
 class NotSent(Exception):
@@ -51,15 +47,15 @@ class Webhook:
         address: http or https.
 
     Raises:
-        ValueError: for another kind of address.
+        ValueError: for an address that no alarm can go to. Neither this nor any other message names
+            more of it than the host, for the rest may hold a secret.
     """
 
     address: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("A webhook's address begins with http:// or https:// and a host.")
+        if wrong := _wrong_address(self.address):
+            raise ValueError(f"A webhook's address {wrong}.")
 
     def send(self, message: dict[str, Any]) -> None:
         """See `Channel.send`."""
@@ -71,8 +67,29 @@ class Webhook:
             with urllib.request.build_opener(_NoRedirects).open(request, timeout=_TIMEOUT_S):
                 pass
         except (OSError, HTTPException, ValueError) as error:
-            host = urlsplit(self.address).hostname  # the rest may hold a secret
-            raise NotSent(f"The webhook at {host} did not take an alarm: {error}.") from error
+            host = urlsplit(self.address).hostname
+            # Only what the system says names no address.
+            said = str(error) if isinstance(error, OSError) else type(error).__name__
+            raise NotSent(f"The webhook at {host} did not take an alarm: {said}.") from None
+
+
+def _wrong_address(address: str) -> str:
+    """What an address of a webhook must be, where it is not; else empty."""
+    if not all("!" <= character <= "~" for character in address):
+        return "has no spaces and only ASCII characters; write others as %20 and the like"
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:  # its words name parts of the address
+        return "has a host, and then perhaps a colon and a port from 1 to 65535"
+    if parts.scheme not in ("http", "https") or not host:
+        return "begins with http:// or https:// and a host"
+    if port == 0:
+        return "has a port from 1 to 65535"
+    if "@" in parts.netloc:
+        return "has no name or password before the host; give a token behind it"
+    return ""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -88,9 +105,16 @@ class Program:
 
     Attributes:
         arguments: its name and what follows it; no shell reads them.
+
+    Raises:
+        ValueError: when there is no name.
     """
 
     arguments: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.arguments or not self.arguments[0].strip():
+            raise ValueError("The command that takes alarms is empty; name a program.")
 
     @property
     def address(self) -> str:
@@ -147,7 +171,9 @@ def send_alarms(watch: Watch, channels: Sequence[Channel]) -> list[str]:
 
 def alarm_message(watch: Watch, alarm: Alarm) -> dict[str, Any]:
     """An alarm for a program, and a sentence for a person."""
-    return {"stream": watch.name, "text": alarm_sentence(alarm)} | alarm_record(alarm)
+    return {"stream": watch.name, "text": alarm_sentence(alarm, watch.settings)} | alarm_record(
+        alarm
+    )
 
 
 def alarm_record(alarm: Alarm) -> dict[str, Any]:
@@ -158,6 +184,20 @@ def alarm_record(alarm: Alarm) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def alarm_sentence(alarm: Alarm) -> str:
-    """What it says, in words."""
-    return _SENTENCES[alarm.kind].format(since=alarm.since, item=alarm.item)
+def alarm_sentence(alarm: Alarm, settings: Settings) -> str:
+    """What it says, in words; those of the page."""
+    noticed = f"noticed at image {alarm.item:,}"
+    since = f"since about image {max(1, alarm.since):,}, {noticed}"
+    match alarm.kind:
+        case Kind.MISSES:
+            limit = _percent(settings.miss_limit)
+            return f"More than {limit} of unknown images slipped through {since}."
+        case Kind.FALSE_ALARMS:
+            limit = _percent(settings.false_alarm_limit)
+            return f"More than {limit} of known images were flagged {since}."
+        case Kind.DRIFT:
+            return f"Other images came than the normal ones it was calibrated on, {noticed}."
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace(".0%", "%")

@@ -1,8 +1,9 @@
 """What goes into a watched stream and what comes out."""
 
 import json
+import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,11 @@ def arrivals_of(
 def calibration_of(workspace: "Workspace") -> np.ndarray:
     """(n,) float64 scores of the calibration images by the default detector."""
     return np.asarray(workspace.calibration_scores[workspace.manifest.detector], np.float64)
+
+
+def with_own_seed(settings: Settings) -> Settings:
+    """The same with a seed that nobody can know: for a stream that is to share coins with none."""
+    return replace(settings, seed=secrets.randbits(62))
 
 
 def settings_to_json(settings: Settings) -> str:

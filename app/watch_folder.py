@@ -26,13 +26,15 @@ class Batch:
     Attributes:
         decided: of the images, in order.
         refused: files that no score can be given.
+        passed_over: rows that came before, of a file of scores; they were not taken again.
     """
 
     decided: tuple[Decided, ...] = ()
     refused: tuple[RefusedFile, ...] = ()
+    passed_over: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.decided or self.refused)
+        return bool(self.decided or self.refused or self.passed_over)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import platform
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 
 from app.watch_contents import settings_from_json, settings_to_json
 from app.watch_log import Event
-from app.watch_replay import OtherDecision, Replay, state_digest
+from app.watch_replay import WHY_OTHER, OtherDecision, Replay, state_digest
 from ood.monitoring.monitor import Monitor
 from ood.monitoring.settings import Settings
 
@@ -54,6 +56,7 @@ def record_of(
         "settings": json.loads(settings_to_json(settings)),
         "calibration": calibration.tolist(),
         "state": state_digest(monitor),
+        "made_on": _machine(),
     }
     columns = {
         field.name: pa.array(values, field.type)
@@ -65,6 +68,17 @@ def record_of(
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def _machine() -> dict[str, str]:
+    """What the last digits of a number may depend on; "" where it is not known."""
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})
+    return {
+        "machine": platform.machine(),
+        "processor": platform.processor(),
+        "extensions": " ".join(extensions.get("found", [])),
+        "numpy": np.__version__,
+    }
 
 
 def _row(event: Event) -> tuple[object, ...]:
@@ -90,9 +104,9 @@ def replayed(record: bytes) -> Monitor:
         replay = Replay(settings_from_json(json.dumps(about["settings"])), calibration)
         for batch in table.select(_SCHEMA.names).to_batches(5_000):
             for event in batch.to_pylist():
-                replay.repeat(event)
+                replay.repeat(event, exact=True)
     except OtherDecision as error:
-        raise OtherNumbers(str(error)) from error
+        raise OtherNumbers(f"{error} {_where(about)}") from error
     except RecordError:
         raise
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
@@ -101,7 +115,20 @@ def replayed(record: bytes) -> Monitor:
         ) from error
     if state_digest(replay.monitor) != about["state"]:
         raise OtherNumbers(
-            "All decisions are the same, but the state at the end differs in some bit: it was made "
-            "by another version of Kindred, or changed."
+            "All decisions are the same, but the state at the end differs in some bit. "
+            f"{WHY_OTHER} {_where(about)}"
         )
     return replay.monitor
+
+
+def _where(about: dict[str, Any]) -> str:
+    """Where a record was made, and where it is replayed."""
+    made_on = about.get("made_on")
+    there = _words(made_on) if isinstance(made_on, dict) else "a machine that it does not name"
+    return f"The record was made on {there}; this is {_words(_machine())}."
+
+
+def _words(machine: dict[str, str]) -> str:
+    parts = ("machine", "processor", "extensions")
+    names = dict.fromkeys(str(machine.get(part) or "") for part in parts)
+    return f"{' '.join(filter(None, names))} with NumPy {machine.get('numpy')}"

@@ -1,6 +1,7 @@
 """A monitor that goes through the events of a log, and a state from which it goes on."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from app.watch_contents import settings_to_json
 from app.watch_history import HistoryRecorder
 from app.watch_log import DECISION, EventKind
 from ood.monitoring.monitor import Decided, Monitor
@@ -15,6 +17,16 @@ from ood.monitoring.payoffs import Answer
 from ood.monitoring.settings import Settings
 
 _MONITOR, _HISTORY = "monitor.", "history."
+_VERSION, _MADE_FOR = "version", "made_for"
+# Of what a monitor and its history store: to be raised when that, or what it means, changes.
+_STATE_VERSION = 2
+# Another processor, or version of NumPy, rounds the last digits otherwise.
+_ROUNDING = 1e-9
+_ROUNDED = ("threshold", "probability")
+WHY_OTHER = (
+    "It was made by another version of Kindred or of NumPy, or on another processor, which may "
+    "round otherwise; or it was changed."
+)
 
 
 class OtherDecision(ValueError):
@@ -57,19 +69,26 @@ class Replay:
             self.recorder.after_answer()
         return taken
 
-    def repeat(self, event: Mapping[str, Any]) -> None:
+    def repeat(self, event: Mapping[str, Any], *, exact: bool = False) -> None:
         """Go through one more event of the log, by the columns of its table.
+
+        Args:
+            event: the next one.
+            exact: a threshold or a probability must be the same in every bit; else they may differ
+                as other processors round.
 
         Raises:
             OtherDecision: when it comes to something else than was decided then.
         """
         if event["kind"] == EventKind.ARRIVAL:
             decided = self.decide(event["score"])
-            if any(getattr(decided, name) != event[name] for name in DECISION):
+            if any(
+                not _same(name, getattr(decided, name), event[name], exact) for name in DECISION
+            ):
                 raise OtherDecision(
                     f"Item {event['item']} replays to {decided}; recorded are "
                     + ", ".join(f"{name}={event[name]}" for name in DECISION)
-                    + ". It was made by another version of Kindred, or changed."
+                    + f". {WHY_OTHER}"
                 )
         elif event["kind"] == EventKind.ANSWER:
             item, answer = event["item"], Answer(event["answer"])
@@ -81,17 +100,29 @@ class Replay:
         """All of it but settings and calibration scores, as safetensors."""
         parts = {_MONITOR: self.monitor.state(), _HISTORY: self.recorder.state()}
         return save(
-            {
+            self._made_for()
+            | {
                 f"{part}{name}": np.array(array, order="C")
                 for part, arrays in parts.items()
                 for name, array in arrays.items()
             }
         )
 
+    def _made_for(self) -> dict[str, np.ndarray]:
+        """What a state belongs to: a version, and settings with the thresholds made of them."""
+        digest = hashlib.sha256(settings_to_json(self.settings).encode())
+        digest.update(self.monitor.thresholds.tobytes())
+        return {
+            _VERSION: np.array([_STATE_VERSION]),
+            _MADE_FOR: np.frombuffer(digest.digest(), np.uint8),
+        }
+
     def restore(self, event: int, state: bytes) -> bool:
         """Take over the state that was stored after an event; False where it cannot be used."""
         try:
             arrays = load(state)
+            if any(not np.array_equal(arrays[k], own) for k, own in self._made_for().items()):
+                return False
             monitor = Monitor.restore(self.settings, self.calibration, _part(arrays, _MONITOR))
             recorder = HistoryRecorder(monitor)
             recorder.restore(_part(arrays, _HISTORY))
@@ -109,6 +140,12 @@ def state_digest(monitor: Monitor) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
         digest.update(np.array(array, order="C").tobytes())
     return digest.hexdigest()
+
+
+def _same(name: str, replayed: float, recorded: float, exact: bool) -> bool:
+    if exact or name not in _ROUNDED:
+        return replayed == recorded
+    return math.isclose(replayed, recorded, rel_tol=_ROUNDING)
 
 
 def _part(state: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:

@@ -22,13 +22,19 @@ _BY = "file"
 def score_batches(watch: Watch, file: ScoreFile) -> Iterator[Batch]:
     """Decide about the rows of a file, 50 at a time; after each the labels that are asked for.
 
-    Rows that came before are not taken again, but what was not answered then is.
+    Rows that came before are not taken again, but what was not answered then is. How many they are
+    is said with the next new rows, or at the end.
     """
+    passed_over = 0
     for arrivals in file.arrivals(watch.stream.calibration, _AT_ONCE):
         decided = watch.arrive(arrivals)
         sources = [arrival.source for arrival in arrivals if arrival.source in file.answers]
         watch.answer_sources({source: file.answers[source] for source in sources}, _BY)
-        yield Batch(tuple(decided))
+        passed_over += len(arrivals) - len(decided)
+        yield Batch(tuple(decided), passed_over=passed_over if decided else 0)
+        passed_over = 0 if decided else passed_over
+    if passed_over:
+        yield Batch(passed_over=passed_over)
 
 
 def folder_batches(
@@ -85,6 +91,4 @@ class Telling:
         self.failed |= bool(batch.refused or problems)
         if not (batch or alarms or problems):
             return None
-        return batch_record(
-            self._watch.name, self._watch.report(), batch.decided, batch.refused, alarms, problems
-        )
+        return batch_record(self._watch.name, self._watch.report(), batch, alarms, problems)

@@ -1,6 +1,8 @@
 """A file of scores, with labels where they are known, as a stream."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,8 @@ class ScoreFile:
     Attributes:
         scores: (N,) float64, finite.
         names: N of the rows, for showing.
-        sources: N; of each file's name, a row of the same score is taken once only.
+        sources: N; a row is known by the file's name and all rows up to it, so that of a file that
+            is appended to only the new rows are taken, and another one of the same name is new.
         answers: by source, where the file says known or unknown.
     """
 
@@ -63,8 +66,11 @@ def read_scores(path: Path) -> ScoreFile:
         ScoresRefused: when it is not one, or a score is no finite number, or a label is none.
     """
     try:
-        read = pd.read_parquet if path.suffix.lower() == ".parquet" else pd.read_csv
-        table = read(path)
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            # Names as they stand there: guessed numbers would change with what is appended.
+            table = pd.read_csv(path, dtype={"name": str})
     except (OSError, ValueError, ImportError) as error:  # pandas' and pyarrow's are ValueErrors
         raise ScoresRefused(f"{path} cannot be read: {error}") from error
     if "score" not in table:
@@ -75,13 +81,21 @@ def read_scores(path: Path) -> ScoreFile:
         raise ScoresRefused(
             f"{path}: the score in row {row + 1} is {table['score'].iloc[row]}, no finite number."
         )
-    # With the score: a file that is written anew, with others, is another one.
-    sources = tuple(f"{path.name}\n{row}\n{score!r}" for row, score in enumerate(scores.tolist()))
     names = [f"row {row + 1}" for row in range(len(scores))]
     if "name" in table:
         names = [str(name) for name in table["name"].fillna("")]
+    sources = _sources(path.name, scores, names)
     answers = _answers(path, sources, table["unknown"]) if "unknown" in table else {}
     return ScoreFile(scores, tuple(names), sources, answers)
+
+
+def _sources(file: str, scores: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """Of each row; labels do not count, for they may be filled in later."""
+    rows, sources = hashlib.sha256(), []
+    for score, name in zip(scores.tolist(), names, strict=True):
+        rows.update(json.dumps([score, name]).encode())
+        sources.append(f"{file}\n{rows.hexdigest()}")
+    return tuple(sources)
 
 
 def _answers(

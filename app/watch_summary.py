@@ -1,16 +1,17 @@
 """One record per batch of a watched stream: what a program reads of it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app.records import Record
 from app.watch_alarms import alarm_record
-from app.watch_contents import RefusedFile
-from ood.monitoring.monitor import Decided
 from ood.monitoring.report import Alarm, Report, RiskReport
 from ood.monitoring.thresholds import State
+
+if TYPE_CHECKING:
+    from app.watch_folder import Batch
 
 _WORDS = {
     State.UNPROVEN: "not proven", State.CERTIFIED: "certified", State.VIOLATED: "violated"
@@ -36,25 +37,24 @@ def summary(report: Report) -> Record:
 
 
 def batch_record(
-    stream: str, report: Report, decided: Sequence[Decided], refused: Sequence[RefusedFile],
-    alarms: Sequence[Alarm], problems: Sequence[str],
-) -> Record:  # fmt: skip
+    stream: str, report: Report, batch: "Batch", alarms: Sequence[Alarm], problems: Sequence[str]
+) -> Record:
     """Where a stream stands after a batch, and what came with it.
 
     Args:
         stream: its name.
         report: after the batch.
-        decided: images of the batch.
-        refused: its files that no score could be given.
+        batch: what came.
         alarms: raised since the last record.
         problems: of alarms that could not be sent.
     """
     return {"stream": stream} | summary(report) | {
         "batch": {
-            "items": len(decided),
-            "flagged": sum(one.flagged for one in decided),
-            "asked": sum(one.asked for one in decided),
-            "refused": [{"file": file.name, "reason": file.reason} for file in refused],
+            "items": len(batch.decided),
+            "flagged": sum(one.flagged for one in batch.decided),
+            "asked": sum(one.asked for one in batch.decided),
+            "passed_over": batch.passed_over,
+            "refused": [{"file": file.name, "reason": file.reason} for file in batch.refused],
         },
         "alarms": [alarm_record(alarm) for alarm in alarms],
         "problems": list(problems),

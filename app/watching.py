@@ -18,6 +18,7 @@ from app.watch_contents import (
     StreamInfo,
     arrivals_of,
     calibration_of,
+    with_own_seed,
 )
 from app.watch_history import History
 from app.watch_log import EventKind, Log, arrival_row, refused_row
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_CLASS", "Arrival", "History", "OtherNumbers", "Question", "RecordError", "RefusedFile",
-    "StoreError", "StreamInfo", "Watch", "arrivals_of", "replayed",
+    "StoreError", "StreamInfo", "Watch", "arrivals_of", "replayed", "with_own_seed",
 ]  # fmt: skip
 
 _SNAPSHOT_EVERY = 1_000

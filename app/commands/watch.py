@@ -85,7 +85,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="share of accepted images that are asked about (0.05:0.3)",
     )  # fmt: skip
     group.add_argument("--budget", type=int, help="labels asked for per 1,000 images (400)")
-    group.add_argument("--seed", type=int, help="of the audits (0)")
+    group.add_argument("--seed", type=_seed, help="of the audits (one that nobody knows)")
 
 
 def _seconds(text: str) -> float:
@@ -93,6 +93,13 @@ def _seconds(text: str) -> float:
     if not 0.1 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 86,400")
     return value
+
+
+def _seed(text: str) -> int:
+    # Of at most 19 digits: what is stored of a stream has room for no more.
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^63 - 1")
+    return int(text)
 
 
 def _rates(text: str) -> tuple[float, float]:
@@ -232,11 +239,14 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _new(given: dict[str, Any]) -> Settings:
+    from app.watching import with_own_seed
+
     usual = Settings()
     if "miss_limit" in given:  # the choosing aims below it by the usual ratio
         ratio = usual.miss_target / usual.miss_limit
         given = {"miss_target": ratio * given["miss_limit"]} | given
-    return Settings(**given)
+    settings = Settings(**given)
+    return settings if "seed" in given else with_own_seed(settings)
 
 
 def _channels(args: argparse.Namespace) -> "list[Channel]":
@@ -244,9 +254,9 @@ def _channels(args: argparse.Namespace) -> "list[Channel]":
 
     channels: list[Channel] = []
     try:
-        if args.webhook:
+        if args.webhook is not None:
             channels.append(Webhook(args.webhook))
-        if args.program:
+        if args.program is not None:
             channels.append(Program(tuple(shlex.split(args.program))))
     except ValueError as error:
         raise _Wrong(str(error)) from error

@@ -11,9 +11,10 @@ from ood.monitoring.payoffs import Answer, AnsweredItems, Claim, Risk, largest_b
 _BLOCK = 32
 _RECENT = 2_048
 _SHORTEST_BAN, _MOST_DOUBLINGS = 100, 10
+_NEVER = 2**62
 _SAVED = (
     "thresholds", "states", "violated_at", "certified_at", "changed_at", "runs", "_reached",
-    "_begun", "_banned", "_strikes",
+    "_begun", "_free_at", "_strikes",
 )  # fmt: skip
 
 
@@ -114,8 +115,10 @@ class TestedThresholds:
         self.runs = np.ones((2, k), np.int64)
         self._needed = self.needed
         self._reached = np.zeros((2, k), bool)
-        # Item before each run of the violation test; items that matter until a violation lapses.
-        self._begun, self._banned, self._strikes = np.zeros((3, k), np.int64)
+        # Item before each run of the violation test; when a violation lapses, counted in items that
+        # matter; and how often it was found since a certificate.
+        self._clock, self._next_free = 0, _NEVER
+        self._begun, self._free_at, self._strikes = np.zeros((3, k), np.int64)
         # Of items that mattered: position, score, weight, deployed, audit, 1 for "do not know".
         # Twice as many as are used, so that few are moved to make room.
         self._records, self._kept = np.zeros((2 * _RECENT, 6)), 0
@@ -198,7 +201,7 @@ class TestedThresholds:
             self._date(np.flatnonzero(violated))
             took = (self._recent()[:, :1] > self.changed_at).sum(axis=0)
             ban = np.maximum(_SHORTEST_BAN, took) << np.minimum(self._strikes, _MOST_DOUBLINGS)
-            self._banned[violated] = ban[violated]
+            self._free_at[violated] = self._clock + ban[violated]
             self._strikes[violated] += 1
             # Whoever leaves a run of the certificate takes along all above in it; see above.
             left = np.isin(self.runs[1], self.runs[1, violated])
@@ -209,29 +212,39 @@ class TestedThresholds:
             self.states[certified], self.certified_at[certified] = State.CERTIFIED, at
             self._strikes[certified] = 0
             self._restart(0, certified & self._reached[0])
+        if violated.any() or certified.any():
+            self._next_free = self._first_free()
 
     def _lapse(self) -> None:
         """Stop calling violated what was found long enough ago, the safest thresholds first."""
-        violated = self.states == State.VIOLATED
-        if not violated.any():
+        self._clock += 1
+        if self._clock < self._next_free:
             return
-        self._banned[violated] -= 1
-        due = violated & (self._banned <= 0)
+        violated = self.states == State.VIOLATED
+        due = violated & (self._free_at <= self._clock)
         due &= closure(due | ~violated, self.risk, Claim.CERTIFICATE)
-        if due.any():
-            self.states[due] = State.UNPROVEN
-            self._restart(0, due)
+        self.states[due] = State.UNPROVEN
+        self._restart(0, due)
+        self._next_free = self._first_free()
+
+    def _first_free(self) -> int:
+        """When the safest violated threshold is free again."""
+        violated = np.flatnonzero(self.states == State.VIOLATED)
+        if len(violated) == 0:
+            return _NEVER
+        return int(self._free_at[violated[0 if self.risk is Risk.MISS else -1]])
 
     def _date(self, violated: np.ndarray) -> None:
         records = self._recent()
         for some in np.array_split(violated, -(-len(violated) // _BLOCK)):
-            gains, largest = self._bets(Claim.VIOLATION, records, self.thresholds[some])
-            gains = np.where(records[:, :1] > self._begun[some], gains, 0)
+            own = records[records[:, 0] > self._begun[some].min()]
+            gains, largest = self._bets(Claim.VIOLATION, own, self.thresholds[some])
+            gains = np.where(own[:, :1] > self._begun[some], gains, 0)
             shares = start_posterior(
                 self.process.start, self.process.clock[0, some], gains, largest
             )
             median = (shares.cumsum(axis=0) >= 0.5).argmax(axis=0)
-            self.changed_at[some] = records[median, 0]
+            self.changed_at[some] = own[median, 0]
 
     def _restart(self, claim: int, where: np.ndarray) -> None:
         runs = self.runs[claim]
@@ -253,7 +266,7 @@ class TestedThresholds:
         process = {f"process_{name}": array for name, array in self.process.state().items()}
         settings = [list(Risk).index(self.risk), self.limit, self.error, self.label_error]
         return {
-            "settings": np.array(settings), "items": np.array(self.items),
+            "settings": np.array(settings), "items": np.array([self.items, self._clock]),
             "records": self._recent().copy(), **arrays, **process
         }  # fmt: skip
 
@@ -266,7 +279,8 @@ class TestedThresholds:
             setattr(tested, name, state[name].copy())
         parts = {k.removeprefix("process_"): v for k, v in state.items() if k[:8] == "process_"}
         tested.process = StartMixture.restore(parts)
-        tested.items, tested._needed = int(state["items"]), tested.needed
+        tested.items, tested._clock = state["items"].tolist()
+        tested._needed, tested._next_free = tested.needed, tested._first_free()
         tested._kept = len(state["records"])
         tested._records[: tested._kept] = state["records"]
         return tested

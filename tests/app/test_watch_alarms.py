@@ -2,6 +2,7 @@ import json
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import BadStatusLine, InvalidURL
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app import watch_alarms
-from app.watch_alarms import NotSent, Program, Webhook, alarm_sentence, send_alarms
+from app.watch_alarms import Program, Webhook, alarm_sentence, send_alarms
 from app.watch_store import WatchStore
 from app.watching import Watch
 from ood.monitoring.report import Alarm, Kind
@@ -103,6 +104,42 @@ def test_addresses_that_are_no_webhooks_are_refused():
             Webhook(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:port-secret/", "http://host:99999/?secret", "http://host:0/secret",
+        "http://host/secret\r\nX: y", "http://host/secret\x00", "http://host/a secret",
+        "http://host/\u00e4secret", "http://me:secret@host/", "http://[::1/secret",
+        f"http://{'a' * 64}/secret", "http://a..b/secret", "https://:443/secret",
+    ],
+)  # fmt: skip
+def test_addresses_that_could_never_be_sent_to_are_refused_at_once(address):
+    with pytest.raises(ValueError, match="A webhook's address") as refused:
+        Webhook(address)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidURL("nonnumeric port: 'secret'"), UnicodeError("secret"), BadStatusLine("secret"),
+    ],
+)  # fmt: skip
+def test_no_error_tells_the_secret_of_an_address(watch, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(watch_alarms.urllib.request.OpenerDirector, "open", fail)
+    (problem,) = send_alarms(watch, [Webhook("https://host:8080/secret")])
+    assert "host did not take" in problem and "secret" not in problem
+
+
+def test_a_program_needs_a_name():
+    for arguments in ((), ("",), (" ", "x")):
+        with pytest.raises(ValueError, match="name a program"):
+            Program(arguments)
+
+
 def test_a_program_gets_json_and_no_shell_reads_its_arguments(watch, tmp_path):
     out = tmp_path / "got"
     code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + sys.stdin.read())"
@@ -176,5 +213,7 @@ def test_an_unforeseen_error_of_a_channel_leaves_the_alarm_to_the_next(watch):
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_has_a_sentence(kind):
-    assert alarm_sentence(Alarm(kind, 1_600, 1_480, 0.5)).endswith(".")
-    assert issubclass(NotSent, Exception)
+    said = alarm_sentence(Alarm(kind, 1_600, 1_480, 0.5), Settings(miss_limit=0.125))
+    assert said.endswith("noticed at image 1,600.")
+    if kind is Kind.MISSES:
+        assert said.startswith("More than 12.5% of unknown images") and "1,480" in said

@@ -1,4 +1,5 @@
 import json
+import platform
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from app import watch_folder, watch_running
 from app.__main__ import main
+from app.watch_scores import read_scores
 from app.watching import replayed
 from ood.monitoring.settings import Settings, Strategy
 from tests.app.test_watch_folder import put
@@ -54,8 +56,9 @@ def test_a_file_of_scores_is_watched_exported_and_replayed(
 ):
     out = tmp_path / "record.parquet"
     records = run(
-        capsysbinary, "mine", "--scores", scores, "--calibration", calibration, "--export", out
-    )
+        capsysbinary, "mine", "--scores", scores, "--calibration", calibration, "--export", out,
+        "--seed", 0,
+    )  # fmt: skip
     assert [record["batch"]["items"] for record in records] == [50, 50, 50, 30]
     assert all(record.keys() >= FIELDS for record in records)
     last = records[-1]
@@ -70,17 +73,70 @@ def test_a_file_of_scores_is_watched_exported_and_replayed(
         k: last[k] for k in ("threshold", "misses", "drift")
     }
     monitor = replayed(out.read_bytes())
-    assert monitor.settings == Settings() and monitor.items == 180
+    assert monitor.settings == Settings(seed=0) and monitor.items == 180
 
 
 def test_a_second_run_takes_only_what_is_new(capsysbinary, scores, calibration):
     arguments = ("mine", "--scores", scores, "--calibration", calibration)
-    run(capsysbinary, *arguments)
-    assert run(capsysbinary, *arguments) == []
+    assert [r["batch"]["passed_over"] for r in run(capsysbinary, *arguments)] == [0, 0, 0, 0]
+    (record,) = run(capsysbinary, *arguments)
+    assert record["items"] == 180 and not record["batch"]["items"]
+    assert record["batch"]["passed_over"] == 180
     longer = pd.concat([pd.read_csv(scores), pd.DataFrame({"score": [1.0], "unknown": [""]})])
     longer.to_csv(scores, index=False)
     (record,) = run(capsysbinary, *arguments)
     assert record["items"] == 181 and record["batch"]["items"] == 1
+    assert record["batch"]["passed_over"] == 180
+
+
+def test_another_file_of_the_same_name_is_new_even_where_scores_repeat(
+    capsysbinary, calibration, tmp_path
+):
+    """Scores that saturate are the same in many rows; labels go to the images of their own day."""
+    days = [("monday", [9.0, 1.0, 8.0, 1.0], [1, 0, 1, 0]), ("tuesday", [8.5, 1.0, 8.0], [0, 1, 0])]
+    asked = (
+        "--audit-rate",
+        "0.999999:0.999999",
+        "--seed",
+        0,
+        "--budget",
+        1_000,
+        "--calibration",
+        calibration,
+    )
+    for day, values, unknown in days:
+        path = tmp_path / day / "scores.csv"
+        path.parent.mkdir()
+        pd.DataFrame({"score": values, "unknown": unknown}).to_csv(path, index=False)
+        out = tmp_path / "record.parquet"
+        (record,) = run(capsysbinary, "d", "--scores", path, *asked, "--export", out)
+        assert record["batch"]["items"] == len(values) and not record["batch"]["passed_over"]
+    answers = {r["item"]: r["answer"] for r in events(out.read_bytes()) if r["kind"] == "answer"}
+    assert [answers[item] - 1 for item in range(1, 8)] == [1, 0, 1, 0, 0, 1, 0]
+
+
+def test_labels_that_are_filled_in_later_and_names_like_numbers_change_no_source(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("score,name\n1,007\n2,8\n")
+    before = read_scores(path)
+    assert before.names == ("007", "8") and not before.answers
+    path.write_text("score,name,unknown\n1.0,007,1\n2,8,\n3,,0\n")
+    after = read_scores(path)
+    assert after.sources[:2] == before.sources and after.names[2] == ""
+    assert list(after.answers) == [after.sources[0], after.sources[2]]
+    path.write_text("score,name\n1,006\n2,8\n")
+    assert not set(read_scores(path).sources) & set(before.sources)
+
+
+def test_streams_without_a_seed_share_no_coins(capsysbinary, scores, calibration, tmp_path):
+    out, source = tmp_path / "record.parquet", ("--scores", scores, "--calibration", calibration)
+    seeds = set()
+    for name in "ab":
+        run(capsysbinary, name, *source, "--export", out)
+        seeds.add(replayed(out.read_bytes()).settings.seed)
+    assert len(seeds - {0}) == 2 and max(seeds) < 2**63
+    (record,) = run(capsysbinary, "b", *source)  # goes on with its own
+    assert record["batch"]["passed_over"] == 180
 
 
 def test_parquet_names_and_labels_where_they_are_known(capsysbinary, calibration, tmp_path):
@@ -111,20 +167,24 @@ def test_the_settings_are_those_of_the_stream_for_good(capsysbinary, scores, cal
         false_alarm_limit=0.2, error=0.01, audit_floor=0.1, audit_ceiling=0.5, budget=900, seed=7,
     )  # fmt: skip
     assert abs(settings.miss_target - 0.04) < 1e-12
-    assert run(capsysbinary, "s", *source, "--seed", "7") == []
+    (record,) = run(capsysbinary, "s", *source, "--seed", "7")
+    assert not record["batch"]["items"]
     assert main(["watch", "s", *map(str, source), "--seed", "8"]) == 2
     assert "another seed, 7, for good" in capsysbinary.readouterr().err.decode()
 
 
 def test_a_record_that_differs_is_said(capsysbinary, scores, calibration, tmp_path):
     out = tmp_path / "record.parquet"
-    run(capsysbinary, "m", "--scores", scores, "--calibration", calibration, "--export", out)
+    source = ("--scores", scores, "--calibration", calibration, "--seed", 0)
+    run(capsysbinary, "m", *source, "--export", out)
     table = pq.read_table(out)
     changed = table.schema.metadata[b"kindred.watch"].replace(b'"seed": 0', b'"seed": 1')
     pq.write_table(table.replace_schema_metadata({b"kindred.watch": changed}), out)
     assert main(["watch", "--replay", str(out)]) == 1
     said = capsysbinary.readouterr().err.decode()
     assert "replays to" in said and "another version of Kindred" in said
+    assert "another processor" in said and f"this is {platform.machine()}" in said
+    assert said.count(f"NumPy {np.__version__}") == 2
 
 
 def test_a_folder_is_watched(capsysbinary, tmp_path, demo, test_png, monkeypatch):
@@ -133,7 +193,7 @@ def test_a_folder_is_watched(capsysbinary, tmp_path, demo, test_png, monkeypatch
     put(folder, "a.png", test_png("Trouser"))
     put(folder, "b.png", b"broken", age=50)
     monkeypatch.setattr(watch_folder, "_QUIET_S", 0.3)
-    put(folder, "c.png", test_png("Bag"), age=0)  # waited for
+    put(folder, "c.png", test_png("Bag"), age=-600)  # waited for, from when it is seen
     first, second = run(capsysbinary, "cam", "--folder", folder, "--once", status=1)
     assert first["batch"]["items"] == 1
     (refused,) = first["batch"]["refused"]
@@ -182,12 +242,13 @@ def test_alarms_are_sent_and_said_once(capsysbinary, calibration, tmp_path):
     drifted = np.random.default_rng(3).normal(-1.5, 1, 400)
     pd.DataFrame({"score": drifted}).to_csv(path, index=False)
     program = f'{sys.executable} -c \'open("{got}", "a").write(input())\''
-    source = ("a", "--scores", path, "--calibration", calibration)
+    source = ("a", "--scores", path, "--calibration", calibration, "--seed", 0)
     records = run(capsysbinary, *source, "--command", program)
     alarms = [alarm for record in records for alarm in record["alarms"]]
     assert [alarm["kind"] for alarm in alarms] == ["drift"]
     assert json.loads(got.read_text())["kind"] == "drift"
-    assert run(capsysbinary, *source, "--command", program) == []
+    (record,) = run(capsysbinary, *source, "--command", program)
+    assert not record["batch"]["items"] and not record["alarms"]
     assert len(got.read_text().splitlines()) == 1
     longer = pd.concat([pd.read_csv(path), pd.DataFrame({"score": [0.0]})])
     longer.to_csv(path, index=False)
@@ -208,7 +269,11 @@ def test_alarms_are_sent_and_said_once(capsysbinary, calibration, tmp_path):
         (["a", "--folder", ".", "--calibration", "x.csv"], "--calibration is for scores"),
         (["a", "--folder", ".", "--workspace", "no-such"], "not a workspace"),
         (["a", "--folder", ".", "--webhook", "ftp://x"], "http:// or https://"),
+        (["a", "--folder", ".", "--webhook", ""], "http:// or https://"),
         (["a", "--folder", ".", "--command", "'"], "quotation"),
+        (["a", "--folder", ".", "--command", " "], "name a program"),
+        (["a", "--folder", ".", "--command", ""], "name a program"),
+        (["a", "--folder", ".", "--command", "'' x"], "name a program"),
         (["--replay", "/nowhere"], "cannot be read"),
         (["--replay", "README.md"], "no record"),
         (["a", "--folder", ".", "--once", "--audit-rate", "0.5:0.1"], "Audit rates"),
@@ -242,6 +307,11 @@ def test_scores_that_make_no_sense_are_refused(text, message, tmp_path, calibrat
         ["--strategy", "luck"],
         ["--miss-limit", "2"],
         ["--every", "0"],
+        ["--seed", "99999999999999999999"],
+        ["--seed", str(2**63)],
+        ["--seed", "9" * 5_000],
+        ["--seed", "-1"],
+        ["--seed", "x"],
         ["--folder", ".", "--scores", "x"],
     ],
 )

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from sqlalchemy import event, text
 
 from app import watching
@@ -23,6 +25,7 @@ from app.watching import (
     Watch,
     arrivals_of,
     replayed,
+    with_own_seed,
 )
 from models.images import ImageRefused
 from ood.monitoring.monitor import Monitor
@@ -114,13 +117,28 @@ def test_a_restart_goes_on_from_a_snapshot_to_the_same_numbers(store, watch, mon
     again = Watch.open(store, WORKSPACE, watch.number)
     same_histories(again.history(), watch.history())
     assert 0 < len(read) < 150 and again.record() == watch.record()
-    # Without it, or with one that another version made, everything is read again.
+    # Without it, or with a damaged one, everything is read again.
     for damage in ("DELETE FROM snapshots", "UPDATE snapshots SET state = x'0011'"):
         with store.engine.begin() as connection:
             connection.execute(text(damage))
         again = Watch.open(store, WORKSPACE, watch.number)
         same_histories(again.history(), watch.history())
         assert again.record() == watch.record()
+
+
+def test_a_state_of_another_version_or_of_other_settings_is_not_gone_on_with(monkeypatch):
+    calibration = WORKSPACE.calibration_scores["some"].astype(float)
+    stored = Replay(SETTINGS, calibration).state()
+    assert Replay(SETTINGS, calibration).restore(7, stored)
+    for others in (
+        Replay(replace(SETTINGS, error=0.01), calibration),
+        Replay(SETTINGS, np.nextafter(calibration, 9.0)),  # other thresholds, by one bit
+    ):
+        assert not others.restore(7, stored) and others.event == 0
+    without = {k: v for k, v in safetensors.numpy.load(stored).items() if k != "version"}
+    assert not Replay(SETTINGS, calibration).restore(7, safetensors.numpy.save(without))
+    monkeypatch.setattr("app.watch_replay._STATE_VERSION", 99)
+    assert not Replay(SETTINGS, calibration).restore(7, stored)
 
 
 def same_histories(a, b):
@@ -239,7 +257,8 @@ def test_what_is_no_record_or_was_changed_is_said(watch):
 
     assert replayed(written(table)).items == 80
     scores = table.column("score").to_pylist()
-    scores[0] = np.nextafter(scores[0], 99.0)  # one bit
+    asked = table.column("asked").to_pylist().index(True)
+    scores[asked] = np.nextafter(scores[asked], 99.0)  # one bit
     column = table.schema.get_field_index("score")
     with pytest.raises(OtherNumbers, match=r"state at the end|replays"):
         replayed(written(table.set_column(column, "score", [scores])))
@@ -258,6 +277,29 @@ def test_a_log_that_another_version_made_is_not_gone_on_with(store, watch):
         connection.execute(text("UPDATE events SET threshold = threshold + 1"))
     with pytest.raises(StoreError, match=r"cannot go on.*Begin a new one"):
         Watch.open(store, WORKSPACE, watch.number).report()
+
+
+def test_rounding_of_another_processor_stops_no_stream_but_an_exact_replay(store, watch):
+    scores, unknown = world(120)
+    play(watch, scores, unknown)
+    with store.engine.begin() as connection:
+        factor = "probability * 1.0000000000002, threshold = threshold * 0.9999999999999"
+        connection.execute(text(f"UPDATE events SET probability = {factor}"))
+    again = Watch.open(store, WORKSPACE, watch.number)
+    assert again.report().items == 120 and again.arrive(arrivals([0.0]))[0].item == 121
+    with pytest.raises(OtherNumbers, match=r"another processor.*made on .*NumPy.*this is"):
+        replayed(again.record())
+    # What was decided is the record's, whatever rounds.
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE events SET asked = NOT asked WHERE item = 60"))
+    with pytest.raises(StoreError, match=r"cannot go on.*another processor.*Begin a new one"):
+        Watch.open(store, WORKSPACE, watch.number).report()
+
+
+def test_a_stream_may_have_a_seed_of_its_own():
+    seeds = {with_own_seed(SETTINGS).seed for _ in range(3)}
+    assert len(seeds) == 3 and all(0 <= seed < 2**62 for seed in seeds)
+    assert replace(with_own_seed(SETTINGS), seed=0) == SETTINGS
 
 
 def test_a_full_disk_says_so_and_memory_is_not_ahead_of_it(store, watch):

@@ -1,4 +1,4 @@
-"""The promises of a whole monitor: threshold moving, audits by evidence, answers late."""
+"""The promises of a whole monitor: threshold moving, budgets, doubt, answers late."""
 
 import numpy as np
 from scipy.stats import binom, norm
@@ -9,10 +9,11 @@ from ood.monitoring.report import Kind
 from ood.monitoring.settings import Settings, Strategy
 from ood.monitoring.thresholds import State
 
-STREAMS, ITEMS, ERROR, LIMIT = 60, 600, 0.1, 0.2
+STREAMS, ITEMS, ERROR, LIMIT = 120, 500, 0.05, 0.2
+DOUBT = 0.05
 CALIBRATION = np.random.default_rng(0).normal(size=2_000)
 SETTINGS = {"miss_limit": LIMIT, "miss_target": 0.15, "error": ERROR, "thresholds": 40,
-            "audit_floor": 0.1, "audit_ceiling": 0.5, "budget": 1_000}  # fmt: skip
+            "audit_floor": 0.1, "audit_ceiling": 0.5, "budget": 450}  # fmt: skip
 
 
 def watch(strategy, shift, seed, delay=20):
@@ -28,12 +29,13 @@ def watch(strategy, shift, seed, delay=20):
         if len(pending) >= delay:
             while pending:
                 item = pending.pop()
-                monitor.answer(item, Answer.UNKNOWN if unknown[item - 1] else Answer.KNOWN)
+                told = Answer.UNKNOWN if unknown[item - 1] else Answer.KNOWN
+                monitor.answer(item, Answer.DO_NOT_KNOW if rng.uniform() < DOUBT else told)
     return monitor
 
 
 def most(streams=STREAMS):
-    """False claims that chance explains: at an error of 10% fewer than one in 1,000 is more."""
+    """False claims that chance explains: at an error of 5% more of them in 1 of 1,000 cases."""
     return binom.isf(1e-3, streams, ERROR)
 
 
