@@ -113,8 +113,8 @@ class TestedThresholds:
         )
         self.process = StartMixture((2, k), Start.HEAVY)
         self.runs = np.ones((2, k), np.int64)
-        self._needed = self.needed
         self._reached = np.zeros((2, k), bool)
+        self._await()
         # Item before each run of the violation test; when a violation lapses, counted in items that
         # matter; and how often it was found since a certificate.
         self._clock, self._next_free = 0, _NEVER
@@ -188,8 +188,7 @@ class TestedThresholds:
         return self._records[max(0, self._kept - _RECENT) : self._kept]
 
     def _claim(self) -> None:
-        new = self.process.wealth >= self._needed
-        new &= ~self._reached
+        new = self.process.wealth >= self._next_needed
         if not new.any():
             return
         self._reached |= new
@@ -214,6 +213,7 @@ class TestedThresholds:
             self._restart(0, certified & self._reached[0])
         if violated.any() or certified.any():
             self._next_free = self._first_free()
+        self._await()
 
     def _lapse(self) -> None:
         """Stop calling violated what was found long enough ago, the safest thresholds first."""
@@ -258,7 +258,11 @@ class TestedThresholds:
         self._reached[claim, where] = False
         if claim == 0:
             self._begun[where] = int(self._records[self._kept - 1, 0])
-        self._needed = self.needed
+        self._await()
+
+    def _await(self) -> None:
+        """What wealth is waited for: none where it has been reached."""
+        self._next_needed = np.where(self._reached, np.inf, self.needed)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, as arrays that may be stored; its size does not depend on the stream's."""
@@ -280,7 +284,8 @@ class TestedThresholds:
         parts = {k.removeprefix("process_"): v for k, v in state.items() if k[:8] == "process_"}
         tested.process = StartMixture.restore(parts)
         tested.items, tested._clock = state["items"].tolist()
-        tested._needed, tested._next_free = tested.needed, tested._first_free()
+        tested._next_free = tested._first_free()
+        tested._await()
         tested._kept = len(state["records"])
         tested._records[: tested._kept] = state["records"]
         return tested
