@@ -25,10 +25,23 @@ def stream_name(scenario: Scenario, streams: Sequence[str]) -> str:
 
 def played_by(name: str) -> tuple[Scenario, int] | None:
     """Scenario and seed that a stream of this name plays, each take another; None for none."""
-    found = _NAME.fullmatch(name)
+    found = _NAME.fullmatch(name.strip())
     if found is None or found["scenario"] not in set(Scenario):
         return None
     return Scenario(found["scenario"]), int(found["take"]) - 1
+
+
+def plays_only(watch: Watch, scenario: Scenario) -> bool:
+    """Whether all that came along a stream is of this scenario, as its last image tells.
+
+    Images of a recording are numbered as those of the stream are; where any other came between,
+    the numbers are no more the same.
+
+    Raises:
+        StoreError: see `Watch`.
+    """
+    last = watch.report().items
+    return not last or bool(watch.taken([f"{scenario} {last}"]))
 
 
 def of_source(arrivals: Sequence[Arrival], source: str, start: int = 1) -> list[Arrival]:

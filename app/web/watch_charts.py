@@ -12,6 +12,7 @@ from app.web.charts import MARK_COLOUR
 from app.web.watch_wording import STRATEGY_NAME
 from ood.decision import Verdict
 from ood.monitoring.report import Report
+from ood.monitoring.thresholds import State
 
 _INK, _GREY, _BLUE = "#1f2937", "#64748b", "#3457b2"
 _GREEN, _RED = MARK_COLOUR[Verdict.KNOWN], MARK_COLOUR[Verdict.UNKNOWN]
@@ -21,6 +22,7 @@ _AXIS = "normal images flagged"
 _STRIP = ((0.0, "#f8fafc"), (0.3, "#c9d8f0"), (0.65, "#6e8fd0"), (1.0, "#1e3a8a"))
 _LN10 = float(np.log(10))
 _LEAST, _MOST = -3.0, 6.0
+_GOAL_MOST = _MOST + 0.3
 
 
 def chart_rows(history: History) -> np.ndarray:
@@ -96,13 +98,17 @@ def price_strip(history: History, scale: Scale) -> go.Figure:
 
 
 def wealth_chart(report: Report, scale: Scale) -> go.Figure:
-    """What bets on a violation and on a certificate have won at each threshold, and the goal."""
+    """What bets on a violation and on a certificate have won at each threshold, and the goal.
+
+    Thresholds that are proven to be either are shaded.
+    """
     ranks, risk = np.arange(len(scale.thresholds)), report.misses
-    here = scale.place(report.deployed)
+    here, goals = scale.place(report.deployed), risk.needed / _LN10
     figure = go.Figure()
-    for name, wealth, needed, colour, dash in (
-        ("that more slips through", risk.log_violation, risk.needed[0], _RED, "solid"),
-        ("that less does", risk.log_certificate, risk.needed[1], _GREEN, "dash"),
+    _shade_proven(figure, risk.states)
+    for name, wealth, goal, colour, dash in (
+        ("that more slips through", risk.log_violation, goals[0], _RED, "solid"),
+        ("that less does", risk.log_certificate, goals[1], _GREEN, "dash"),
     ):
         figure.add_scatter(
             x=ranks, y=np.clip(wealth / _LN10, _LEAST, _MOST), name=name, mode="lines",
@@ -111,7 +117,7 @@ def wealth_chart(report: Report, scale: Scale) -> go.Figure:
             hovertemplate=f"wealth %{{customdata:,.3g}}<extra>{name}</extra>",
         )  # fmt: skip
         figure.add_scatter(
-            x=ranks, y=needed / _LN10, mode="lines", hoverinfo="skip", name="proves it",
+            x=ranks, y=np.minimum(goal, _GOAL_MOST), mode="lines", hoverinfo="skip", name="needed",
             line={"color": colour, "width": 1, "dash": "dot"}, showlegend=False,
         )  # fmt: skip
     figure.add_vline(
@@ -120,18 +126,38 @@ def wealth_chart(report: Report, scale: Scale) -> go.Figure:
         annotation_position=f"bottom {'right' if here < len(ranks) / 2 else 'left'}",
     )  # fmt: skip
     figure.add_annotation(
-        x=0, xanchor="left", y=float(risk.needed[0, 0]) / _LN10, yanchor="bottom", showarrow=False,
-        text="proves it", font={"color": _GREY, "size": 12},
+        x=0, xanchor="left", y=min(float(goals[0, 0]), _GOAL_MOST), yanchor="bottom",
+        text="needed" if (goals <= _GOAL_MOST).all() else "needed (partly above the chart)",
+        showarrow=False, font={"color": _GREY, "size": 12},
     )  # fmt: skip
     powers = np.arange(int(_LEAST), int(_MOST) + 1)
     labels = [_power(int(power)) for power in powers]
     labels[0], labels[-1] = f"below {labels[0]}", f"above {labels[-1]}"
     figure.update_yaxes(
         title="wealth, from 1", tickvals=powers, ticktext=labels,
-        range=[_LEAST - 0.2, _MOST + 0.4], showgrid=True, zeroline=False,
+        range=[_LEAST - 0.2, _MOST + 0.6], showgrid=True, zeroline=False,
     )  # fmt: skip
     _ranked(figure.layout.xaxis, scale)
     return _laid_out(figure)
+
+
+def _shade_proven(figure: go.Figure, states: np.ndarray) -> None:
+    """Behind the thresholds that are proven; hatched, so that no colour is needed to tell them."""
+    low, high = _LEAST - 0.2, _MOST + 0.6
+    for state, name, colour, shape in (
+        (State.VIOLATED, "proven: more", _RED, "/"),
+        (State.CERTIFIED, "proven: less", _GREEN, "\\"),
+    ):
+        of_state = np.flatnonzero(states == state)
+        if not len(of_state):
+            continue
+        first, last = of_state[0] - 0.5, of_state[-1] + 0.5  # there are none of others between
+        figure.add_scatter(
+            x=[first, first, last, last], y=[low, high, high, low], name=name, mode="none",
+            fill="toself", hoverinfo="skip",
+            fillpattern={"shape": shape, "fgcolor": colour, "fgopacity": 0.35, "size": 9,
+                         "bgcolor": "rgba(0,0,0,0)", "solidity": 0.12},
+        )  # fmt: skip
 
 
 def compared_thresholds(outcomes: Sequence[Outcome], scale: Scale) -> go.Figure:

@@ -18,6 +18,7 @@ from app.web.watch_start import PLAYING
 from app.web.watch_wording import (
     Standing,
     alarm_sentence,
+    banner_sentence,
     misses_standing,
     percent,
     standing_alarms,
@@ -93,7 +94,8 @@ def _show_standing(
     workspace: Workspace, watch: Watch, report: Report, recording: Recording | None
 ) -> None:
     for alarm in standing_alarms(watch.alarms(), report):
-        st.error(f"**Alarm.** {alarm_sentence(alarm, watch.settings)}", icon=":material/warning:")
+        said = banner_sentence(alarm, report, watch.settings)
+        st.error(f"**Alarm.** {said}", icon=":material/warning:")
     scale = open_scale(workspace, watch)
     with st.container(border=True):
         _show_large(misses_standing(report, watch.settings, scale))
@@ -178,8 +180,10 @@ def _show_wealth(watch: Watch, report: Report, scale: Scale) -> None:
     st.markdown("#### The evidence at each threshold")
     st.caption(
         f"Two gamblers bet 1 at each threshold: that more than {limit} of unknown images slip "
-        "through there, and that less does. Fair bets win nothing on average: who wins enough has "
-        "proven it."
+        "through there, and that less does. Fair bets win nothing on average, so wealth is "
+        "evidence. Shaded is what is proven: enough was won there and at all thresholds to its "
+        "right (that more slips through), or to its left (that less does). A proof stands for a "
+        "time, though its bets begin anew."
     )
     _draw(wealth_chart(report, scale), "wealth", "Wealth of the two bets at each threshold")
 

@@ -32,8 +32,11 @@ except (StoreError, ValueError) as error:
 if watch is None:
     show_start(workspace, [stream.name for stream in streams])
 else:
-    recording = recording_of(workspace, watch.name)
-    show_live(workspace, watch, recording, by)
-    if recording is not None:
-        show_strategies(workspace, watch, recording)
+    try:
+        recording = recording_of(workspace, watch)
+        show_live(workspace, watch, recording, by)
+        if recording is not None:
+            show_strategies(workspace, watch, recording)
+    except StoreError as error:
+        st.error(str(error), icon=":material/error:")
 show_record(watch)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.watch_playing import of_source, played_by
 from app.watch_tables import StoreError
-from app.watching import RefusedFile, StreamInfo, Watch, arrivals_of
+from app.watching import RefusedFile, StreamInfo, Watch, arrivals_of, with_own_seed
 from app.web.job import Batch
 from app.web.watch_streams import open_store, open_watch
 from app.web.wording import plain
@@ -41,7 +41,7 @@ def _send(workspace: Workspace, batch: Batch, name: str, streams: list[StreamInf
     assert batch.inspection is not None  # asked of inspected images only
     number = next((s.number for s in streams if s.name == name), None)
     if number is None:
-        number = Watch.create(open_store(), workspace, name, Settings()).number
+        number = Watch.create(open_store(), workspace, name, with_own_seed(Settings())).number
     arrivals = arrivals_of(workspace, batch.images, batch.inspection)
     refused = [
         RefusedFile(file.name, file.reason, f"batch {batch.digest} refused {n}")

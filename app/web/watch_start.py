@@ -5,10 +5,10 @@ import shlex
 import streamlit as st
 
 from app.locations import workspace_path
-from app.watch_playing import stream_name
+from app.watch_playing import played_by, stream_name
 from app.watch_scenario import PHASES, Scenario, plays_on
 from app.watch_tables import StoreError
-from app.watching import Watch
+from app.watching import Watch, with_own_seed
 from app.web.watch_streams import CHOSEN, open_store
 from app.web.watch_wording import STRATEGY_MEANING, STRATEGY_NAME
 from app.workspace import Workspace
@@ -61,7 +61,8 @@ def show_start(workspace: Workspace, names: list[str]) -> None:
     settings = choose_settings(recorded=source == _SCENARIO)
     st.button(
         "Start", type="primary", icon=":material/play_arrow:", disabled=settings is None,
-        key="watch-start", on_click=_start, args=(workspace, name, settings),
+        key="watch-start", on_click=_start,
+        args=(workspace, name, settings, source == _SCENARIO),
     )  # fmt: skip
     if failed := st.session_state.pop(_FAILED, ""):
         st.error(failed, icon=":material/error:")
@@ -107,7 +108,9 @@ def _choose_details(
     with grid.cell():
         error = _percent(
             "Chance that a promise is wrong", _DEFAULT.error, "watch-error",
-            "Of ever raising a false alarm, and of ever giving a false certificate.",
+            "Of each kind: of ever giving a false certificate, and of ever raising a false alarm "
+            "about misses, one about known images that are flagged, and one about a drift. "
+            "That any of the four is wrong has at most four times this chance.",
         )  # fmt: skip
     with grid.cell():
         target = _percent(
@@ -158,9 +161,15 @@ def _show_folder(workspace: Workspace) -> None:
     )
 
 
-def _start(workspace: Workspace, name: str, settings: Settings) -> None:
+def _start(workspace: Workspace, name: str, settings: Settings, recorded: bool) -> None:
+    if not recorded and played_by(name) is not None:
+        st.session_state[_FAILED] = (
+            f"{name} is what the stream of a recorded scenario is called; give another name."
+        )
+        return
     try:
-        watch = Watch.create(open_store(), workspace, name, settings)
+        own = settings if recorded else with_own_seed(settings)
+        watch = Watch.create(open_store(), workspace, name, own)
     except (StoreError, ValueError) as error:
         st.session_state[_FAILED] = str(error)
         return

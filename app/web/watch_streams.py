@@ -4,14 +4,21 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.watch_playing import played_by
+from app.watch_playing import played_by, plays_only
 from app.watch_scenario import Recording, Scenario, plays_on, record
 from app.watch_store import WatchStore
 from app.watching import StreamInfo, Watch
+from app.web.watch_turns import Turns
 from app.workspace import Workspace
 
 CHOSEN = "stream"
 START = "Start a new one"
+
+
+@st.cache_resource
+def open_turns() -> Turns:
+    """Who is shown which question, one for all sessions."""
+    return Turns()
 
 
 @st.cache_resource
@@ -44,10 +51,16 @@ def open_recording(scenario: Scenario, seed: int) -> Recording:
     return record(scenario, seed)
 
 
-def recording_of(workspace: Workspace, name: str) -> Recording | None:
-    """What a stream of this name plays; None where images come from elsewhere."""
-    played = played_by(name)
-    return open_recording(*played) if played is not None and plays_on(workspace) else None
+def recording_of(workspace: Workspace, watch: Watch) -> Recording | None:
+    """What a stream plays; None where images come from elsewhere, whatever its name.
+
+    Raises:
+        StoreError: see `Watch`.
+    """
+    played = played_by(watch.name)
+    if played is None or not plays_on(workspace) or not plays_only(watch, played[0]):
+        return None
+    return open_recording(*played)
 
 
 def choose_stream(streams: Sequence[StreamInfo]) -> StreamInfo | None:

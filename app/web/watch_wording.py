@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.watch_scale import Scale
-from ood.monitoring.report import Alarm, Kind, Report
+from ood.monitoring.report import Alarm, Kind, Report, RiskReport
 from ood.monitoring.settings import Settings, Strategy
 from ood.monitoring.strategies import obeys_tests
 from ood.monitoring.thresholds import State
@@ -54,18 +54,19 @@ def misses_standing(report: Report, settings: Settings, scale: Scale) -> Standin
     limit, risk = percent(settings.miss_limit), report.misses
     if risk.state == State.CERTIFIED:
         return Standing(
-            f"At most {limit} of unknown images slip through: certified since image "
-            f"{risk.since:,}",
-            f"The chance that such a certificate is ever wrong is at most "
-            f"{percent(settings.error)}.",
+            f"Shown by the images up to {risk.since:,}: at most {limit} of unknown images slip "
+            "through",
+            "The chance that such a certificate is ever given where more slip through all the time "
+            f"is at most {percent(settings.error)}. A change after image {risk.since:,} shows as "
+            "an alarm, not here.",
             "verified", "green",
         )  # fmt: skip
     if risk.state == State.VIOLATED:
         return Standing(
             f"More than {limit} of unknown images slip through: violated since about image "
             f"{max(1, risk.since):,}",
-            f"The chance that this is ever said wrongly is at most {percent(settings.error)}. Do "
-            "not rely on what is accepted.",
+            "The chance that this is ever said where no more slip through at any time is at most "
+            f"{percent(settings.error)}. Do not rely on what is accepted.",
             "report", "red",
         )  # fmt: skip
     return Standing(
@@ -120,29 +121,67 @@ def certified_sentence(report: Report, scale: Scale) -> str:
 
 
 def alarm_sentence(alarm: Alarm, settings: Settings) -> str:
-    """What an alarm says, and when it was noticed."""
+    """What an alarm said when it was raised, and when that was."""
     noticed = f"noticed at image {alarm.item:,}"
+    if alarm.kind is Kind.DRIFT:
+        return f"Other images came than the normal ones it was calibrated on, {noticed}."
     since = f"since about image {max(1, alarm.since):,}, {noticed}"
-    match alarm.kind:
-        case Kind.MISSES:
-            return f"More than {percent(settings.miss_limit)} of unknown images slip through, "\
-                f"{since}."  # fmt: skip
-        case Kind.FALSE_ALARMS:
-            limit = percent(settings.false_alarm_limit)
-            return f"More than {limit} of known images are flagged, {since}."
-        case Kind.DRIFT:
-            return f"Other images come than the normal ones it was calibrated on, {noticed}."
+    return f"{_broken(alarm.kind, settings, now=False)} {since}."
+
+
+def banner_sentence(alarm: Alarm, report: Report, settings: Settings) -> str:
+    """What an alarm says now: whether it is still so, since when, and what became of it."""
+    risk = _risk(alarm.kind, report)
+    said = alarm_sentence(alarm, settings)
+    if risk is None:
+        return said
+    if risk.state != State.VIOLATED:
+        return f"{said.removesuffix('.')}; {_aftermath(alarm, report)}."
+    broken = _broken(alarm.kind, settings, now=True)
+    if risk.since > alarm.item:  # it was over, and was found once more
+        return (
+            f"{broken} again, since about image {risk.since:,}; first noticed at image "
+            f"{alarm.item:,}."
+        )
+    since = max(1, alarm.since, risk.since)
+    return f"{broken} since about image {since:,}, noticed at image {alarm.item:,}."
+
+
+def _broken(kind: Kind, settings: Settings, *, now: bool) -> str:
+    if kind is Kind.MISSES:
+        slip = "slip" if now else "slipped"
+        return f"More than {percent(settings.miss_limit)} of unknown images {slip} through"
+    be = "are" if now else "were"
+    return f"More than {percent(settings.false_alarm_limit)} of known images {be} flagged"
+
+
+def _aftermath(alarm: Alarm, report: Report) -> str:
+    """What became of an alarm whose limit is not found broken any more."""
+    if alarm.kind is Kind.MISSES and report.deployed < alarm.threshold:
+        return "the threshold was lowered"
+    if alarm.kind is Kind.FALSE_ALARMS and report.deployed > alarm.threshold:
+        return "the threshold was raised"
+    return "whether it is still so is being tested anew"
+
+
+def _risk(kind: Kind, report: Report) -> RiskReport | None:
+    return {Kind.MISSES: report.misses, Kind.FALSE_ALARMS: report.false_alarms}.get(kind)
 
 
 def standing_alarms(alarms: Sequence[Alarm], report: Report) -> list[Alarm]:
-    """Those that concern now: limits still broken, and a change in the last 500 images."""
+    """Those that concern now: limits that are broken, and what is new, the latest of each kind.
+
+    A market leaves a threshold in the very step in which it is found to break the limit of misses:
+    so such an alarm is shown for 500 images, whatever is known of the threshold after it.
+    """
     latest = {alarm.kind: alarm for alarm in alarms}
-    now = {
-        Kind.MISSES: report.misses.state == State.VIOLATED,
-        Kind.FALSE_ALARMS: report.false_alarms.state == State.VIOLATED,
-    }
-    return [
-        alarm
-        for kind, alarm in latest.items()
-        if now.get(kind, report.items - alarm.item < NEWS_FOR)
-    ]
+    return [alarm for alarm in latest.values() if _stands(alarm, report)]
+
+
+def _stands(alarm: Alarm, report: Report) -> bool:
+    risk = _risk(alarm.kind, report)
+    if risk is not None and risk.state == State.VIOLATED:
+        return True
+    # Answers are noticed at the image that they are about, not at the latest one.
+    now = report.items if risk is None else report.settled
+    return now - alarm.item < NEWS_FOR

@@ -3,13 +3,15 @@
 import pandas as pd
 import pytest
 import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from app.watch_store import WatchStore
-from app.watching import Watch
-from app.web import watch_live, watch_streams
+from app.watching import NO_CLASS, Arrival, StoreError, Watch
+from app.web import watch_live, watch_queue, watch_streams
 from ood.monitoring.payoffs import Answer
 from ood.monitoring.settings import Settings
 from tests.app.screens import texts, upload
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +19,7 @@ def own_store(monkeypatch, tmp_path):
     monkeypatch.setenv("KINDRED_HOME", str(tmp_path))
     st.cache_resource.clear()
     st.cache_data.clear()
+    monkeypatch.setattr(watch_queue, "_LOOK_S", 0)
 
 
 @pytest.fixture
@@ -112,6 +115,53 @@ def test_of_two_operators_the_first_counts_and_the_second_is_told(playing, store
     assert watch.report().answered == answered
 
 
+@pytest.fixture
+def uploads(store, demo):
+    """A stream without a recording; five images wait, of 250."""
+    watch = Watch.create(store, demo, "Uploads", Settings(audit_floor=0.01))
+    flagged = float(max(watch.stream.calibration)) + 1
+    scores = [flagged] * 5 + [-1e9] * 245
+    watch.arrive([Arrival(f"{n}.png", "", s, 0.5, NO_CLASS, b"") for n, s in enumerate(scores)])
+    return watch
+
+
+def shown(page):
+    keys = (str(b.key) for b in page.button if b.label == "Known")
+    return next(int(key.rpartition("-")[2]) for key in keys)
+
+
+def test_two_operators_are_asked_about_two_images(page, uploads):
+    other = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
+    watch_page(page)
+    watch_page(other)
+    assert (shown(page), shown(other)) == (1, 2)
+    press(other, "Known")
+    assert (shown(page.run()), shown(other)) == (1, 3)
+    assert "counts only once this question is answered" in said(page)
+    assert "What came after image 1 counts only once the question about it" in said(other)
+
+
+def test_a_key_for_the_image_before_is_no_answer(page, uploads, monkeypatch):
+    monkeypatch.setattr(watch_queue, "_LOOK_S", 60)
+    watch_page(page)
+    press(page, "Known")
+    assert "the key did not count" in page.toast[0].value
+    assert shown(page) == 1 and uploads.report().answered == 0
+    monkeypatch.setattr(watch_queue, "_LOOK_S", 0)
+    press(page, "Known")
+    assert shown(page) == 2 and uploads.report().answered == 1
+
+
+def test_a_store_that_fails_while_it_is_watched_is_said(playing, monkeypatch):
+    def fail(*_):
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr(Watch, "report", fail)
+    playing.run()
+    assert not playing.exception and "The disk is full." in said(playing)
+    monkeypatch.undo()
+
+
 def test_a_recording_ends_and_its_alarms_are_listed(page, monkeypatch):
     real = watch_streams.record
     shown = 600
@@ -172,6 +222,14 @@ def test_a_name_in_use_is_refused_in_words(page, store, demo):
     page.segmented_control(key="watch-source").set_value("Images you hand in").run()
     start(page)
     assert len(page.error) == 1 and "Uploads" in page.error[0].value
+
+
+def test_a_stream_of_uploads_cannot_be_called_as_a_recording_is(page, store, demo):
+    watch_page(page)
+    page.segmented_control(key="watch-source").set_value("Images you hand in").run()
+    page.text_input(key="watch-name").set_value(" Nothing changes - take 7 ").run()
+    start(page)
+    assert "give another name" in page.error[0].value and not Watch.streams(store, demo)
 
 
 def test_a_batch_is_sent_once_and_its_broken_file_is_a_row(page, test_png, store, demo):

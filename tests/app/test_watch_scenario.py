@@ -1,4 +1,4 @@
-"""Recorded scenarios, what is said of a stream, and two strategies run to the end."""
+"""Recorded scenarios, and two strategies run to the end."""
 
 from dataclasses import replace
 
@@ -6,27 +6,24 @@ import numpy as np
 import pytest
 
 from app.watch_comparison import missed_share, run_to_end
-from app.watch_contents import calibration_of
-from app.watch_playing import ANSWER_DELAY, answer_truly, play, played_by, stream_name
+from app.watch_contents import NO_CLASS, Arrival, calibration_of
+from app.watch_playing import (
+    ANSWER_DELAY,
+    answer_truly,
+    play,
+    played_by,
+    plays_only,
+    stream_name,
+)
 from app.watch_scale import Scale
 from app.watch_scenario import PHASES, Scenario, plays_on, record
 from app.watch_store import WatchStore
 from app.watching import Watch
 from app.web.watch_charts import chart_rows, price_strip, threshold_chart, wealth_chart
-from app.web.watch_wording import (
-    alarm_sentence,
-    certified_sentence,
-    misses_standing,
-    percent,
-    standing_alarms,
-    threshold_standing,
-)
 from app.workspace import Workspace
-from ood.monitoring.monitor import Monitor
 from ood.monitoring.payoffs import Answer
-from ood.monitoring.report import Alarm, Kind
+from ood.monitoring.report import Kind
 from ood.monitoring.settings import Settings, Strategy
-from ood.monitoring.thresholds import State
 
 
 @pytest.fixture
@@ -37,16 +34,6 @@ def store(tmp_path):
 @pytest.fixture(scope="module")
 def calibration(demo):
     return calibration_of(demo)
-
-
-@pytest.fixture(scope="module")
-def scale(calibration):
-    return Scale.of(Settings(), calibration)
-
-
-@pytest.fixture
-def report(calibration):
-    return Monitor(Settings(), calibration).report()
 
 
 def test_a_recording_is_the_same_for_the_same_seed_and_shows_no_image_twice():
@@ -118,75 +105,14 @@ def test_at_its_end_a_recording_answers_all_and_brings_no_more(demo, store):
     assert report.items == report.settled == 50 and report.asked == report.answered
 
 
-def test_a_scale_says_thresholds_in_shares_of_normal_images(scale, calibration):
-    for share in (0.01, 0.05, 0.25):
-        threshold = np.quantile(calibration, 1 - share, method="inverted_cdf")
-        assert abs(scale.normal_share(threshold) - share) < 2 / len(calibration)
-    assert scale.normal_share(scale.thresholds[0]) == 1 and scale.normal_share(np.inf) == 0
-    ranks, labels = scale.ticks()
-    assert ranks == sorted(ranks) and labels[0] == "100%" and labels[-1] == "0%"
-    assert np.isnan(scale.ranks(np.array([np.nan]))).all()
-    assert [scale.place(t) for t in scale.thresholds[::20]] == list(range(len(scale.thresholds)))[
-        ::20
-    ]
-
-
-def test_the_large_sentence_says_what_is_proven(report, scale):
-    settings = Settings()
-    unproven = misses_standing(report, settings, scale)
-    assert "Not proven yet that at most 10%" in unproven.words and "none yet" in unproven.more
-    certified = replace(report, misses=replace(report.misses, state=State.CERTIFIED, since=812))
-    said = misses_standing(certified, settings, scale)
-    assert "At most 10%" in said.words and "certified since image 812" in said.words
-    violated = replace(report, misses=replace(report.misses, state=State.VIOLATED, since=1_480))
-    bad = misses_standing(violated, settings, scale)
-    assert "violated since about image 1,480" in bad.words
-    assert len({s.icon for s in (unproven, said, bad)}) == 3
-    assert "2.5%" in misses_standing(report, replace(settings, miss_limit=0.025, miss_target=0.02),
-                                     scale).words  # fmt: skip
-
-
-def test_evidence_is_said_as_a_share_of_what_is_needed(report, scale):
-    place, misses = scale.place(report.deployed), report.misses
-    half = misses.log_certificate.copy()
-    half[place] = misses.needed[1, place] / 2
-    good = replace(report, answered=9, misses=replace(misses, log_certificate=half))
-    assert "50% of the evidence for a certificate" in misses_standing(good, Settings(), scale).more
-    bad = replace(report, answered=9, misses=replace(misses, log_violation=half))
-    assert "that it is more" in misses_standing(bad, Settings(), scale).more
-
-
-def test_the_threshold_says_who_put_it_there(report, scale):
-    low, high = float(scale.thresholds[50]), float(scale.thresholds[120])
-    held = replace(report, deployed=low, proposed=high)
-    assert "tests forbid it" in threshold_standing(held, Settings(), scale).more
-    free = replace(report, deployed=high, proposed=high)
-    said = threshold_standing(free, Settings(), scale).more
-    assert "A market wants it there" in said and "No threshold is certified" in said
-    fixed = Settings(strategy=Strategy.FIXED)
-    assert "fixed at the start" in threshold_standing(free, fixed, scale).more
-    careful = Settings(strategy=Strategy.CERTIFIED)
-    kept = replace(held, certified=low)
-    assert "kept where it is certified" in threshold_standing(kept, careful, scale).more
-    assert "Certified up to" in certified_sentence(kept, scale)
-    assert "or more" in certified_sentence(replace(kept, deployed=high), scale)
-    assert percent(0.1) == "10%" and percent(0.025) == "2.5%" and percent(1) == "100%"
-
-
-def test_alarms_stand_while_they_last(report):
-    alarms = [
-        Alarm(Kind.MISSES, 900, 700, 5.0),
-        Alarm(Kind.FALSE_ALARMS, 950, 0, 5.0),
-        Alarm(Kind.DRIFT, 1_000, 0, 5.0),
-    ]
-    now = replace(report, items=1_200, misses=replace(report.misses, state=State.VIOLATED))
-    assert [alarm.kind for alarm in standing_alarms(alarms, now)] == [Kind.MISSES, Kind.DRIFT]
-    later = replace(report, items=2_000)
-    assert standing_alarms(alarms, later) == []
-    settings = Settings()
-    assert "since about image 700, noticed at image 900" in alarm_sentence(alarms[0], settings)
-    assert "known images are flagged, since about image 1," in alarm_sentence(alarms[1], settings)
-    assert "noticed at image 1,000" in alarm_sentence(alarms[2], settings)
+def test_a_stream_of_other_images_plays_nothing_whatever_its_name(demo, store):
+    recording, name = record(Scenario.TYPES), stream_name(Scenario.TYPES, [])
+    watch = Watch.create(store, demo, name, Settings())
+    assert plays_only(watch, Scenario.TYPES)
+    play(demo, watch, recording, 2)
+    assert plays_only(watch, Scenario.TYPES) and not plays_only(watch, Scenario.ABRUPT)
+    watch.arrive([Arrival("door.png", "", 1.0, 0.5, NO_CLASS, b"")])
+    assert not plays_only(watch, Scenario.TYPES)
 
 
 def test_a_strategy_run_to_the_end_is_what_a_stream_would_have_been(demo, store, calibration):
