@@ -205,6 +205,7 @@ def _opened(args: argparse.Namespace) -> "tuple[Watch, Iterator[Batch]]":
 
 def _stream(args: argparse.Namespace, workspace: str, calibration: "np.ndarray") -> "Watch":
     """The stream of this name; it begins where there is none."""
+    from app.watch_playing import played_by
     from app.watch_store import WatchStore
     from app.watching import Watch
 
@@ -213,6 +214,8 @@ def _stream(args: argparse.Namespace, workspace: str, calibration: "np.ndarray")
     if args.name not in numbers:
         if not (args.folder or args.scores):
             raise _Wrong(f"There is no stream {args.name} in this workspace.")
+        if played_by(args.name) is not None:
+            raise _Wrong(f"{args.name} is what the stream of a recorded scenario is called.")
         try:
             return Watch.begin(store, workspace, args.name, _new(wanted), calibration)
         except ValueError as error:

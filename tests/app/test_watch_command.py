@@ -319,3 +319,11 @@ def test_options_that_make_no_sense_are_refused(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(["watch", "a", *arguments])
     assert stopped.value.code == 2
+
+
+def test_the_name_of_a_recorded_scenario_is_refused(scores, calibration, capsys):
+    """The page would play images of the demo into it."""
+    name = "A camera fault - take 1"
+    arguments = ["watch", name, "--scores", str(scores), "--calibration", str(calibration)]
+    assert main(arguments) == 2
+    assert "recorded scenario" in capsys.readouterr().err
