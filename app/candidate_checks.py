@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.inbox_contents import Stream
-from app.novelty_layer import calibration_features
+from app.new_class_replay import calibration_features
 from app.workspace import Workspace
 from ood.cluster_checks import PredictionEntropy, Separation, prediction_entropy, separation
 from ood.clusters import cluster_by_means

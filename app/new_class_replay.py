@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.inbox_contents import Stream
-from app.novelty_layer import calibration_features
 from app.workspace import Workspace
 from ood.clusters import Progress, no_progress
 from ood.decision import Rule
@@ -71,3 +70,8 @@ def _start(workspace: Workspace) -> NewClassMonitor:
         calibration_features(workspace), workspace.calibration_flagged(Rule(LEVEL))
     )
     return NewClassMonitor.start(calibration, group_tight, FALSE_ALARM)
+
+
+def calibration_features(workspace: Workspace) -> np.ndarray:
+    """(n, K) unit features of the calibration images."""
+    return workspace.novelty_layer.layer.features(workspace.calibration.images.activations)

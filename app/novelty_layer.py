@@ -1,16 +1,13 @@
 """The layer at which a workspace looks for new classes, and how it was chosen."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from app.inbox_contents import Vectors
 from models.activations import Activations
 from ood.layer_choice import Layer, LayerChoice
-
-if TYPE_CHECKING:
-    from app.workspace import Workspace
 
 NOVELTY_LAYER_FILE = "novelty_layer.safetensors"
 
@@ -57,8 +54,3 @@ class NoveltyLayer:
     def features(self, vectors: Vectors) -> np.ndarray:
         """(N, K) unit features of N images in the inbox."""
         return self.layer.read(vectors.features if self.stage < 0 else vectors.means[0])
-
-
-def calibration_features(workspace: "Workspace") -> np.ndarray:
-    """(n, K) unit features of the calibration images."""
-    return workspace.novelty_layer.layer.features(workspace.calibration.images.activations)
