@@ -6,11 +6,11 @@ from typing import Self
 
 import numpy as np
 
+from app.new_class_replay import LEVEL
 from app.workspace import Workspace
 from ood.learned_class import FEWEST, LearnedClass
 
 FOLDS = 5
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

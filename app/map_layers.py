@@ -10,10 +10,10 @@ from scipy.special import logsumexp
 
 from app.inbox_contents import Stream
 from app.inspection import Inspection
+from app.new_class_replay import LEVEL
 from app.workspace import Workspace
 from ood.decision import Rule, Verdict, decide
 
-LEVEL = 0.05
 GROUPS_NAMED = 8
 _CHUNK = 65_536
 

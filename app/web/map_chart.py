@@ -4,8 +4,9 @@ from typing import Any
 
 import streamlit as st
 
-from app.map_layers import LEVEL, Dots
+from app.map_layers import Dots
 from app.map_selection import Origins, inside
+from app.new_class_replay import LEVEL
 from app.web.job import Batch
 from app.web.map_data import Drawing
 from app.web.map_grid import show_selection, show_tags

@@ -28,7 +28,7 @@ from app.map_selection import Origins
 from app.web.inbox_pages import open_inbox
 from app.web.job import Batch
 from app.web.map_figure import add_pictures, layered_figure, palette_of, picture_side
-from app.web.novelty_groups import candidates, waiting_rows
+from app.web.novelty_groups import candidates, version, waiting_rows
 from app.workspace import Workspace
 from explain.map import place
 from explain.map_quality import NEIGHBOURS, MapQuality, map_quality
@@ -62,8 +62,7 @@ class Waiting:
         inbox, known_as = open_inbox(), identity(workspace)
         stream, named = inbox.stream(known_as), in_force(inbox.classes(known_as))
         rows = waiting_rows(stream, {digest for one in named for digest in one.sha256})
-        digest = sha256(stream.ids.tobytes() + rows.tobytes()).hexdigest()
-        return cls(stream, rows, f"{digest} {stream.inspected}")
+        return cls(stream, rows, version(stream, rows))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -4,8 +4,9 @@ import numpy as np
 import streamlit as st
 
 from app.inbox_tables import InboxError
-from app.map_layers import LEVEL, Colour, Layer
+from app.map_layers import Colour, Layer
 from app.map_selection import Origins
+from app.new_class_replay import LEVEL
 from app.web.header import header
 from app.web.map_chart import drawn_line, show_chart
 from app.web.map_data import Waiting, all_dots, drawing, group_numbers, quality

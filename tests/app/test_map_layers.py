@@ -14,7 +14,6 @@ from app.inbox_contents import Stream, Vectors
 from app.inspecting import inspect_files
 from app.map_layers import (
     LAYERS,
-    LEVEL,
     VERDICTS,
     Colour,
     Dots,
@@ -28,6 +27,7 @@ from app.map_layers import (
 )
 from app.map_sampling import MOST_DRAWN, apart, drawn, stratified_sample
 from app.map_selection import Origins, inside, selection_records, summarise, tellest_first
+from app.new_class_replay import LEVEL
 from app.records import to_csv
 from app.uploads import expand
 from ood.decision import Rule, Verdict

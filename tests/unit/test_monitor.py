@@ -171,10 +171,14 @@ def test_the_market_never_deploys_what_is_called_violated():
 def test_only_what_is_certified_is_deployed_once_something_is():
     scores, unknown = world(1_500, shift=5.0)
     monitor = Monitor(Settings(strategy=Strategy.CERTIFIED, **MANY_AUDITS), CALIBRATION)
-    watch(monitor, scores, unknown)
-    report = monitor.report()
-    assert report.deployed == min(report.certified, report.deployed) and report.proposed > 0
-    assert report.deployed <= report.proposed
+    held_back = 0
+    for number in range(0, len(scores), 50):
+        watch(monitor, scores[: number + 50], unknown[: number + 50], start=number)
+        report = monitor.report()
+        if np.isfinite(report.certified):
+            assert report.deployed == min(report.certified, report.proposed)
+            held_back += report.certified < report.proposed
+    assert held_back > 0
 
 
 def test_a_budget_of_labels_is_kept():
